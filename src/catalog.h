@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * catalog.h
+ *	  The relations of the extension in this database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef CATALOG_H
+#define CATALOG_H
+
+#define OUTBOX_SEGMENTS 8
+
+typedef struct Catalog
+{
+	Oid			outbox_sequence;
+	Oid			segments[OUTBOX_SEGMENTS];	/* leaves of dispatch.outbox */
+	Oid			new_indexes[OUTBOX_SEGMENTS];	/* (backend_id, id) of each */
+	Oid			late_indexes[OUTBOX_SEGMENTS];	/* (backend_id, xid, id) */
+	Oid			scheduled;
+	Oid			backends;
+	Oid			backends_name_index;
+	Oid			positions;
+	Oid			positions_index;
+} Catalog;
+
+/*
+ * The relations, from a cache that invalidation messages empty.  Errors if
+ * one is missing, as after a rename.  Needs a transaction.
+ */
+extern const Catalog *catalog_get(void);
+
+/* Counts up whenever dispatch.backends may have changed. */
+extern uint64 catalog_backends_generation;
+
+extern void catalog_register(void);
+
+/*
+ * Takes part in this transaction's turn with the extension: false if it is not
+ * installed, else nobody drops it before the transaction ends.  Our processes
+ * call this first in every transaction, so that DROP EXTENSION waits for a
+ * short transaction of theirs and can never end in a deadlock with one.
+ */
+extern bool catalog_lock_extension(void);
+
+#endif							/* CATALOG_H */

@@ -1,0 +1,520 @@
+/*-------------------------------------------------------------------------
+ *
+ * cursor.c
+ *	  Reading the events of a backend in order, each exactly once.
+ *
+ * A cursor stands between two ticks (see tick.c) and hands out, by id, what
+ * the newer one sees and the older one does not; then a new tick is taken.
+ *
+ * Invariants
+ *	 1. Each event that commits is between exactly one pair of neighbouring
+ *		ticks.
+ *	 2. Between two ticks events come in the order of their ids, and all of an
+ *		earlier pair come before any of a later one.  So if A had committed
+ *		before B got hold of a lock and published, A's event is first.
+ *	 3. (before, upto, id of the last event) is all that a cursor is: one that
+ *		is opened with them reads on where the other stopped, also after a
+ *		crash, for the commit that stores them comes after everything that
+ *		they call finished.
+ *	 4. What was read once is not looked at again: new events are a range of
+ *		the index (backend_id, id); late ones are looked up one transaction at
+ *		a time in the index (backend_id, xid, id).  An hour-long transaction
+ *		costs one probe a tick, not an hour of events.
+ *
+ * The indexes are read through the index access method, not by a query: a
+ * plan that was made while the outbox was empty is a sequential scan with a
+ * sort, and stays one for as long as the plan is kept.
+ *
+ * If somebody set the sequence back, the ids of the new events may be
+ * anything: that once the whole index is read for them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/skey.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "lib/binaryheap.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "cursor.h"
+#include "durability.h"
+#include "outbox.h"
+
+/* A late transaction's events in one segment. */
+typedef struct LateRun
+{
+	int			segment;
+	FullTransactionId xid;
+} LateRun;
+
+struct Cursor
+{
+	MemoryContext context;
+	int32		backend_id;
+	Tick	   *before;
+	Tick	   *upto;
+	int64		read_id;		/* of the last event handed out since "before" */
+	bool		at_end;
+	int64		next_read_id;	/* these two as they are once accepted */
+	bool		next_at_end;
+	bool		late_known;		/* are these set? */
+	int			nlate;
+	LateRun    *late;
+};
+
+/* One of the sorted streams that are merged. */
+typedef struct Source
+{
+	Relation	heap;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *row;
+	bool		is_new;
+	int64		id;				/* of the current row */
+	FullTransactionId xid;
+} Source;
+
+typedef struct Merge
+{
+	Cursor	   *cursor;
+	List	   *sources;
+	binaryheap *heap;			/* of Source, the lowest id first */
+} Merge;
+
+Cursor *
+cursor_open(int32 backend_id, Tick *before, Tick *upto, int64 after_id)
+{
+	Cursor	   *cursor = palloc0(sizeof(Cursor));
+
+	cursor->context = CurrentMemoryContext;
+	cursor->backend_id = backend_id;
+	cursor->before = before;
+	cursor->upto = upto;
+	cursor->read_id = after_id;
+	return cursor;
+}
+
+void
+cursor_close(Cursor *cursor)
+{
+	tick_free(cursor->before);
+	tick_free(cursor->upto);
+	if (cursor->late != NULL)
+		pfree(cursor->late);
+	pfree(cursor);
+}
+
+Tick *
+cursor_before(const Cursor *cursor)
+{
+	return cursor->before;
+}
+
+Tick *
+cursor_upto(const Cursor *cursor)
+{
+	return cursor->upto;
+}
+
+bool
+cursor_at_end(const Cursor *cursor)
+{
+	return cursor->at_end;
+}
+
+bool
+cursor_advance(Cursor *cursor, uint32 flush_request)
+{
+	MemoryContext old = MemoryContextSwitchTo(cursor->context);
+	Tick	   *tick;
+
+	Assert(cursor->at_end);
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		elog(ERROR, "a cursor must not be moved by a transaction with an xid");
+
+	tick = tick_take(GetActiveSnapshot(), catalog_get()->outbox_sequence);
+	tick->flush_request = flush_request;
+	MemoryContextSwitchTo(old);
+
+	if (tick_equal(tick, cursor->upto))
+	{
+		cursor->upto->flush_request = flush_request;
+		tick_free(tick);
+		return false;
+	}
+
+	if (tick->last_id < cursor->upto->last_id)
+		ereport(WARNING,
+				(errmsg("sequence \"dispatch.outbox_id_seq\" went back from %lld to %lld",
+						(long long) cursor->upto->last_id, (long long) tick->last_id),
+				 errdetail("No event is lost by this, but reading takes long this time.")));
+
+	tick_free(cursor->before);
+	cursor->before = cursor->upto;
+	cursor->upto = tick;
+	cursor->read_id = PG_INT64_MIN;
+	cursor->at_end = false;
+	cursor->late_known = false;
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Late transactions
+ * ------------------------------------------------------------------------
+ */
+
+/* The lowest xid in [from, to) that has entries in the index, seen or not. */
+static bool
+find_xid(IndexScanDesc scan, int32 backend_id, FullTransactionId from,
+		 FullTransactionId to, FullTransactionId *found)
+{
+	ScanKeyData keys[3];
+	Datum		value;
+	bool		isnull;
+
+	ScanKeyInit(&keys[0], LATE_INDEX_BACKEND_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(backend_id));
+	ScanKeyInit(&keys[1], LATE_INDEX_XID, BTGreaterEqualStrategyNumber,
+				F_XID8GE, FullTransactionIdGetDatum(from));
+	ScanKeyInit(&keys[2], LATE_INDEX_XID, BTLessStrategyNumber,
+				F_XID8LT, FullTransactionIdGetDatum(to));
+	index_rescan(scan, keys, lengthof(keys), NULL, 0);
+
+	/* The index tuple is enough: rows of the unfinished are not visited. */
+	if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
+		return false;
+	value = index_getattr(scan->xs_itup, LATE_INDEX_XID, scan->xs_itupdesc, &isnull);
+	*found = DatumGetFullTransactionId(value);
+	return true;
+}
+
+static void
+add_late_run(Cursor *cursor, int *allocated, int segment, FullTransactionId xid)
+{
+	if (cursor->nlate == *allocated)
+	{
+		*allocated *= 2;
+		cursor->late = repalloc_array(cursor->late, LateRun, *allocated);
+	}
+	cursor->late[cursor->nlate].segment = segment;
+	cursor->late[cursor->nlate].xid = xid;
+	cursor->nlate++;
+}
+
+/* Adds the late transactions that have events in a segment. */
+static void
+find_late_in_segment(Cursor *cursor, int *allocated, int segment)
+{
+	const Tick *before = cursor->before;
+	const Tick *upto = cursor->upto;
+	Relation	heap;
+	Relation	index;
+	IndexScanDesc scan;
+	FullTransactionId from;
+	FullTransactionId xid;
+
+	heap = table_open(catalog_get()->segments[segment], AccessShareLock);
+	if (RelationGetNumberOfBlocks(heap) == 0)
+	{
+		table_close(heap, AccessShareLock);
+		return;
+	}
+	index = index_open(catalog_get()->late_indexes[segment], AccessShareLock);
+	scan = index_beginscan(heap, index, GetActiveSnapshot(), NULL, 3, 0);
+	scan->xs_want_itup = true;
+
+	for (int i = 0; i < before->nxip; i++)
+	{
+		FullTransactionId next = before->xip[i];
+
+		FullTransactionIdAdvance(&next);
+		if (tick_sees(upto, before->xip[i]) &&
+			find_xid(scan, cursor->backend_id, before->xip[i], next, &xid))
+			add_late_run(cursor, allocated, segment, xid);
+	}
+
+	/* Wide when one transaction has many subtransactions: skip from xid to xid. */
+	from = before->xmax;
+	while (FullTransactionIdPrecedes(from, before->next_xid) &&
+		   find_xid(scan, cursor->backend_id, from, before->next_xid, &xid))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (tick_sees(upto, xid))
+			add_late_run(cursor, allocated, segment, xid);
+		from = xid;
+		FullTransactionIdAdvance(&from);
+	}
+
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	table_close(heap, AccessShareLock);
+}
+
+static void
+find_late(Cursor *cursor)
+{
+	MemoryContext old = MemoryContextSwitchTo(cursor->context);
+	int			allocated = 16;
+
+	if (cursor->late == NULL)
+		cursor->late = palloc_array(LateRun, allocated);
+	else
+		cursor->late = repalloc_array(cursor->late, LateRun, allocated);
+	cursor->nlate = 0;
+	if (cursor->before->nxip > 0 ||
+		FullTransactionIdPrecedes(cursor->before->xmax, cursor->before->next_xid))
+		for (int i = 0; i < OUTBOX_SEGMENTS; i++)
+			find_late_in_segment(cursor, &allocated, i);
+	cursor->late_known = true;
+	MemoryContextSwitchTo(old);
+}
+
+/* ------------------------------------------------------------------------
+ * Merging
+ * ------------------------------------------------------------------------
+ */
+
+static int
+compare_sources(Datum a, Datum b, void *arg)
+{
+	int64		x = ((Source *) DatumGetPointer(a))->id;
+	int64		y = ((Source *) DatumGetPointer(b))->id;
+
+	return x < y ? 1 : x > y ? -1 : 0;	/* binaryheap has the largest first */
+}
+
+/* Moves to the next row of a source; false at its end. */
+static bool
+source_next(Cursor *cursor, Source *source)
+{
+	while (index_getnext_slot(source->scan, ForwardScanDirection, source->row))
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		source->xid = DatumGetFullTransactionId(slot_getattr(source->row, OUTBOX_XID, &isnull));
+		source->id = DatumGetInt64(slot_getattr(source->row, OUTBOX_ID, &isnull));
+		if (source->is_new &&
+			FullTransactionIdPrecedes(source->xid, cursor->before->next_xid))
+			continue;			/* late, or of an earlier tick */
+		if (tick_sees(cursor->upto, source->xid))
+			return true;
+	}
+	return false;
+}
+
+static void
+source_close(Source *source)
+{
+	ExecDropSingleTupleTableSlot(source->row);
+	index_endscan(source->scan);
+	index_close(source->index, AccessShareLock);
+	table_close(source->heap, AccessShareLock);
+	pfree(source);
+}
+
+/* Adds a source, unless it is empty. */
+static void
+merge_add(Merge *merge, int segment, bool is_new, ScanKey keys, int nkeys)
+{
+	const Catalog *catalog = catalog_get();
+	Relation	heap = table_open(catalog->segments[segment], AccessShareLock);
+	Source	   *source;
+
+	if (RelationGetNumberOfBlocks(heap) == 0)
+	{
+		table_close(heap, AccessShareLock);
+		return;
+	}
+	source = palloc0_object(Source);
+	source->heap = heap;
+	source->index = index_open(is_new ? catalog->new_indexes[segment] :
+							   catalog->late_indexes[segment], AccessShareLock);
+	source->is_new = is_new;
+	source->row = table_slot_create(heap, NULL);
+	source->scan = index_beginscan(heap, source->index, GetActiveSnapshot(), NULL, nkeys, 0);
+	index_rescan(source->scan, keys, nkeys, NULL, 0);
+	if (source_next(merge->cursor, source))
+		merge->sources = lappend(merge->sources, source);
+	else
+		source_close(source);
+}
+
+static void
+merge_open(Merge *merge, Cursor *cursor)
+{
+	int64		after = cursor->read_id;
+	int64		last = cursor->upto->last_id;
+	ScanKeyData keys[3];
+	ListCell   *lc;
+
+	if (!cursor->late_known)
+		find_late(cursor);
+	merge->cursor = cursor;
+	merge->sources = NIL;
+
+	if (last < cursor->before->last_id)
+		last = PG_INT64_MAX;	/* set back: ids tell nothing, xids do */
+	else
+		after = Max(after, cursor->before->last_id);
+
+	ScanKeyInit(&keys[0], NEW_INDEX_BACKEND_ID, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(cursor->backend_id));
+	ScanKeyInit(&keys[1], NEW_INDEX_ID, BTGreaterStrategyNumber,
+				F_INT8GT, Int64GetDatum(after));
+	ScanKeyInit(&keys[2], NEW_INDEX_ID, BTLessEqualStrategyNumber,
+				F_INT8LE, Int64GetDatum(last));
+	if (after < last)
+		for (int i = 0; i < OUTBOX_SEGMENTS; i++)
+			merge_add(merge, i, true, keys, 3);
+
+	for (int i = 0; i < cursor->nlate; i++)
+	{
+		ScanKeyInit(&keys[1], LATE_INDEX_XID, BTEqualStrategyNumber,
+					F_XID8EQ, FullTransactionIdGetDatum(cursor->late[i].xid));
+		ScanKeyInit(&keys[2], LATE_INDEX_ID, BTGreaterStrategyNumber,
+					F_INT8GT, Int64GetDatum(cursor->read_id));
+		merge_add(merge, cursor->late[i].segment, false, keys, 3);
+	}
+
+	merge->heap = binaryheap_allocate(Max(list_length(merge->sources), 1),
+									  compare_sources, NULL);
+	foreach(lc, merge->sources)
+		binaryheap_add_unordered(merge->heap, PointerGetDatum(lfirst(lc)));
+	binaryheap_build(merge->heap);
+}
+
+/* The source whose current row is next; NULL at the end. */
+static Source *
+merge_first(Merge *merge)
+{
+	if (binaryheap_empty(merge->heap))
+		return NULL;
+	return (Source *) DatumGetPointer(binaryheap_first(merge->heap));
+}
+
+/* Goes past the first row. */
+static void
+merge_next(Merge *merge)
+{
+	Source	   *source = merge_first(merge);
+
+	if (source_next(merge->cursor, source))
+		binaryheap_replace_first(merge->heap, PointerGetDatum(source));
+	else
+		binaryheap_remove_first(merge->heap);
+}
+
+static void
+merge_close(Merge *merge)
+{
+	ListCell   *lc;
+
+	foreach(lc, merge->sources)
+		source_close(lfirst(lc));
+	list_free(merge->sources);
+	binaryheap_free(merge->heap);
+}
+
+/* ------------------------------------------------------------------------
+ * Reading
+ * ------------------------------------------------------------------------
+ */
+
+static Size
+event_size(const Event *event)
+{
+	return sizeof(Event) + strlen(event->event_type) + strlen(event->source) +
+		(event->subject ? strlen(event->subject) : 0) +
+		(event->key ? strlen(event->key) : 0) +
+		(event->data ? VARSIZE(event->data) : 0) +
+		(event->options ? VARSIZE(event->options) : 0);
+}
+
+void
+cursor_read(Cursor *cursor, int max_events, Size max_bytes,
+			List **events, XLogRecPtr *lsn)
+{
+	Merge		merge;
+	Source	   *source;
+	FullTransactionId xid = InvalidFullTransactionId;
+	int			nevents = 0;
+	Size		nbytes = 0;
+
+	merge_open(&merge, cursor);
+	cursor->next_read_id = cursor->read_id;
+	while ((source = merge_first(&merge)) != NULL)
+	{
+		Event	   *event;
+
+		/* Equal ids exist if the sequence was set back: never part them. */
+		if ((nevents >= max_events || nbytes >= max_bytes) &&
+			source->id != cursor->next_read_id)
+			break;
+
+		event = outbox_read_event(source->row);
+		*events = lappend(*events, event);
+		nevents++;
+		nbytes += event_size(event);
+		cursor->next_read_id = source->id;
+		if (!FullTransactionIdEquals(xid, source->xid))
+		{
+			xid = source->xid;
+			*lsn = Max(*lsn, durability_commit_lsn(xid));
+		}
+		merge_next(&merge);
+	}
+	cursor->next_at_end = source == NULL;
+	merge_close(&merge);
+}
+
+void
+cursor_accept(Cursor *cursor)
+{
+	cursor->read_id = cursor->next_read_id;
+	cursor->at_end = cursor->next_at_end;
+}
+
+int64
+cursor_count(Cursor *cursor, int64 maximum, TimestampTz *oldest)
+{
+	Merge		merge;
+	Source	   *source;
+	int64		count = 0;
+	int64		first_id = 0;
+	int64		id = 0;
+
+	merge_open(&merge, cursor);
+	while (count < maximum && (source = merge_first(&merge)) != NULL)
+	{
+		bool		isnull;
+
+		if (count++ == 0)
+		{
+			first_id = source->id;
+			*oldest = DatumGetTimestampTz(slot_getattr(source->row, OUTBOX_CREATED_AT, &isnull));
+		}
+		id = source->id;
+		merge_next(&merge);
+	}
+	/* Above the maximum: as many more as there would be at the same density. */
+	if (merge_first(&merge) != NULL && id < cursor->upto->last_id)
+		count += (int64) ((double) (cursor->upto->last_id - id) *
+						  count / (id - first_id + 1));
+	merge_close(&merge);
+	return count;
+}

@@ -1,0 +1,354 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.c
+ *	  Sending the events of a window over a connection to the broker.
+ *
+ * An event counts as delivered when the transport reports the broker's own
+ * reply for it, never for having been sent.  When the connection is lost, what
+ * has no outcome is sent again over the next one, from the first of them on
+ * and in order: consumers may see it twice, but never miss it.
+ *
+ * Two kinds of failure never mix.  If the broker is away, full, or does not let
+ * us in, nothing is the fault of an event: the connection is closed, and after
+ * a growing, jittered delay one single event probes whether it is back.  If an
+ * event itself is refused, its entry has failed, and nothing is sent past it
+ * until somebody has mended the cause.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "backoff.h"
+#include "delivery.h"
+#include "session.h"
+#include "settings.h"
+#include "transport.h"
+
+/* Delays of connecting again, in ms. */
+#define OUTAGE_DELAY 200
+#define OUTAGE_MAX_DELAY 30000
+#define CONFIGURATION_DELAY 5000
+#define CONFIGURATION_MAX_DELAY 60000
+
+/*
+ * A broker may say anything: bytes of any encoding, line breaks that forge log
+ * lines, megabytes.
+ */
+void
+error_text_copy(char *target, Size size, const char *text)
+{
+	Size		length = Min(strlen(text), size - 1);
+
+	memcpy(target, text, length);
+	target[length] = '\0';
+	for (char *p = target; *p != '\0'; p++)
+		if ((unsigned char) *p < ' ' || *p == 0x7f ||
+			(IS_HIGHBIT_SET(*p) && GetDatabaseEncoding() != PG_UTF8))
+			*p = '?';
+	if (GetDatabaseEncoding() == PG_UTF8)
+	{
+		char	   *p = target;
+
+		while (*p != '\0')
+		{
+			int			n = pg_utf_mblen((unsigned char *) p);
+
+			if (n > (int) strlen(p) || !pg_utf8_islegal((unsigned char *) p, n))
+				*p++ = '?';
+			else
+				p += n;
+		}
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * What transports report
+ * ------------------------------------------------------------------------
+ */
+
+static Delivery *
+delivery_of(DispatchHost *host)
+{
+	return (Delivery *) ((char *) host - offsetof(Delivery, host));
+}
+
+/*
+ * The entry of a message that has no outcome yet.  A transport that reports
+ * twice, or for a message it was not given, must not settle anything.
+ */
+static Entry *
+sent_entry(Delivery *delivery, DispatchMessage *message)
+{
+	Entry	   *entry = (Entry *) message;
+
+	if (entry->state != ENTRY_SENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION),
+				 errmsg("transport \"%s\" reported an event that it does not have",
+						delivery->transport->name)));
+	delivery->outcomes++;
+	return entry;
+}
+
+static void
+host_delivered(DispatchHost *host, DispatchMessage *message)
+{
+	Delivery   *delivery = delivery_of(host);
+	Entry	   *entry = sent_entry(delivery, message);
+
+	window_set_state(delivery->window, entry, ENTRY_DELIVERED);
+	delivery->failures = 0;
+	delivery->on_delivered(entry);
+}
+
+static void
+host_failed(DispatchHost *host, DispatchMessage *message,
+			DispatchErrorClass error_class, const char *text)
+{
+	Delivery   *delivery = delivery_of(host);
+	Entry	   *entry = sent_entry(delivery, message);
+
+	window_set_state(delivery->window, entry, ENTRY_FAILED);
+	entry->error_class = error_class;
+	entry->error = MemoryContextAlloc(entry->batch->context, ERROR_TEXT_LEN);
+	error_text_copy(entry->error, ERROR_TEXT_LEN, text);
+}
+
+static void
+host_returned(DispatchHost *host, DispatchMessage *message)
+{
+	Delivery   *delivery = delivery_of(host);
+
+	window_set_state(delivery->window, sent_entry(delivery, message), ENTRY_WAITING);
+}
+
+static void
+host_explain(DispatchHost *host, DispatchErrorClass error_class, const char *text)
+{
+	Delivery   *delivery = delivery_of(host);
+
+	delivery->error_class = error_class;
+	error_text_copy(delivery->error, sizeof(delivery->error), text);
+	delivery->explained = true;
+}
+
+/* ------------------------------------------------------------------------
+ * The connection
+ * ------------------------------------------------------------------------
+ */
+
+Delivery *
+delivery_create(const Backend *backend, void (*on_delivered) (const Entry *entry))
+{
+	Delivery   *delivery = palloc0_object(Delivery);
+
+	delivery->context = CurrentMemoryContext;
+	delivery->backend = backend;
+	delivery->transport = transport_find(backend->transport);
+	delivery->maker = message_maker_create(delivery->transport, backend->options);
+	delivery->window = window_create();
+	delivery->on_delivered = on_delivered;
+	delivery->host.backend = backend->name;
+	delivery->host.owner = backend->owner;
+	delivery->host.delivered = host_delivered;
+	delivery->host.failed = host_failed;
+	delivery->host.returned = host_returned;
+	delivery->host.explain = host_explain;
+	delivery->wait.fd = -1;
+	return delivery;
+}
+
+void
+delivery_disconnect(Delivery *delivery)
+{
+	MemoryContext context = delivery->host.context;
+	void	   *connection = delivery->connection;
+
+	delivery->host.context = NULL;
+	delivery->connection = NULL;
+	delivery->wait.fd = -1;
+	delivery->wait.timeout_ms = -1;
+	window_unsend_all(delivery->window);
+	if (connection != NULL && delivery->transport->close != NULL)
+		delivery->transport->close(connection);
+	if (context != NULL)
+		MemoryContextDelete(context);
+}
+
+/*
+ * The connection is of no use any more.  An idle one that the broker closed is
+ * no trouble: it is opened again at once, and only if that fails, or what was
+ * in flight is lost, somebody hears of it.
+ */
+static void
+note_loss(Delivery *delivery)
+{
+	bool		was_idle = delivery->was_ready && delivery->window->sent == 0 &&
+		delivery->failures == 0 &&
+		(!delivery->explained || delivery->error_class == DISPATCH_OUTAGE);
+	long		delay;
+
+	if (!delivery->explained)
+	{
+		delivery->error_class = DISPATCH_OUTAGE;
+		strlcpy(delivery->error, "the connection was lost", sizeof(delivery->error));
+	}
+	delivery_disconnect(delivery);
+	if (was_idle)
+	{
+		delivery->was_ready = false;
+		delivery->next_attempt = 0;
+		return;
+	}
+
+	delivery->failures++;
+	if (delivery->error_class == DISPATCH_CONFIGURATION)
+		delay = backoff_delay(delivery->failures, CONFIGURATION_DELAY, CONFIGURATION_MAX_DELAY);
+	else
+		delay = backoff_delay(delivery->failures, OUTAGE_DELAY, OUTAGE_MAX_DELAY);
+	delivery->next_attempt = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+
+	/* Once an outage, not once an attempt. */
+	if (delivery->troubled)
+		return;
+	delivery->troubled = true;
+	if (delivery->error_class == DISPATCH_CONFIGURATION)
+		worker_log(WARNING,
+				   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
+					errhint("Mend it with dispatch.alter_backend(), or at the broker; events wait.")));
+	else
+		worker_log(WARNING,
+				   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
+					errdetail("Events wait until the broker is back; none counts this as an attempt.")));
+}
+
+/* It works again: an event got through, or there is none to try it with. */
+static void
+note_recovery(Delivery *delivery)
+{
+	if (window_count(delivery->window) == 0)
+		delivery->failures = 0;
+	if (delivery->failures > 0 || !delivery->troubled)
+		return;
+	delivery->troubled = false;
+	worker_log(LOG, (errmsg("backend \"%s\": the broker is back", delivery->backend->name)));
+}
+
+static void
+open_connection(Delivery *delivery)
+{
+	delivery->host.context = AllocSetContextCreate(delivery->context,
+												   "dispatch connection",
+												   ALLOCSET_DEFAULT_SIZES);
+	delivery->explained = false;
+	delivery->was_ready = false;
+	delivery->state = DISPATCH_CONNECTING;
+	delivery->connection = delivery->transport->open(&delivery->host,
+													 message_maker_values(delivery->maker));
+	if (delivery->connection == NULL)
+		delivery->state = DISPATCH_LOST;
+}
+
+/* May this entry go out now? */
+static bool
+may_send(const Delivery *delivery, const Entry *entry)
+{
+	const Window *window = delivery->window;
+
+	/* The broker was in trouble: one event finds out whether it is back. */
+	if (delivery->failures > 0 && window->sent > 0)
+		return false;
+
+	/* Strict order: no two events of a key are under way. */
+	return delivery->backend->ordering != ORDER_STRICT ||
+		!window_key_is_sent(window, entry);
+}
+
+static void
+send_messages(Delivery *delivery)
+{
+	Window	   *window = delivery->window;
+	Entry	   *entry;
+
+	while (!delivery->draining && window->failed == NULL && (entry = window_next(window)) != NULL &&
+		   may_send(delivery, entry))
+	{
+		/* Before send(), which may report the outcome already. */
+		window_set_state(window, entry, ENTRY_SENT);
+		if (!delivery->transport->send(delivery->connection, &entry->message))
+		{
+			window_set_state(window, entry, ENTRY_WAITING);
+			break;
+		}
+	}
+}
+
+/* Opens, sends and receives; the transport may raise errors. */
+static void
+move_io(Delivery *delivery)
+{
+	uint64		outcomes = delivery->outcomes;
+
+	if (delivery->host.context == NULL)
+		open_connection(delivery);
+	if (delivery->state == DISPATCH_READY)
+		send_messages(delivery);
+	if (delivery->state != DISPATCH_LOST)
+	{
+
+		delivery->wait.fd = -1;
+		delivery->wait.events = 0;
+		delivery->wait.timeout_ms = -1;
+		delivery->state = delivery->transport->pump(delivery->connection, &delivery->wait);
+		/* What has just become free, or ready, can take more. */
+		delivery->busy = delivery->state == DISPATCH_READY && !delivery->draining &&
+			(delivery->outcomes != outcomes || !delivery->was_ready) &&
+			window_next(delivery->window) != NULL;
+		delivery->was_ready = delivery->state == DISPATCH_READY;
+	}
+}
+
+void
+delivery_pump(Delivery *delivery)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	delivery->busy = false;
+	if (delivery->host.context == NULL && delivery->next_attempt > GetCurrentTimestamp())
+		return;
+
+	PG_TRY();
+	{
+		move_io(delivery);
+	}
+	PG_CATCH();
+	{
+		char	   *text = session_recover(context);
+
+		host_explain(&delivery->host, DISPATCH_OUTAGE, text);
+		pfree(text);
+		delivery->state = DISPATCH_LOST;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+
+	if (delivery->state == DISPATCH_LOST)
+		note_loss(delivery);
+	else if (delivery->state == DISPATCH_READY)
+		note_recovery(delivery);
+}
+
+long
+delivery_timeout(const Delivery *delivery)
+{
+	if (delivery->busy)
+		return 0;
+	if (delivery->host.context == NULL)
+		return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), delivery->next_attempt);
+	return delivery->wait.timeout_ms;
+}

@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery.h
+ *	  Sending the events of a window over a connection to the broker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DELIVERY_H
+#define DELIVERY_H
+
+#include "backends.h"
+#include "dispatch_transport.h"
+#include "message.h"
+#include "window.h"
+
+/* Text of an error as it is kept: longer ones are cut. */
+#define ERROR_TEXT_LEN 512
+
+typedef struct Delivery
+{
+	MemoryContext context;		/* lives as long as the delivery */
+	const Backend *backend;
+	const DispatchTransport *transport;
+	MessageMaker *maker;
+	Window	   *window;
+
+	/* The connection. */
+	DispatchHost host;			/* host.context is NULL: there is none */
+	void	   *connection;
+	DispatchState state;
+	DispatchWait wait;
+	bool		was_ready;		/* it was, since it was opened */
+
+	/* Trouble with the broker. */
+	int			failures;		/* in a row, without a delivery in between */
+	TimestampTz next_attempt;	/* of connecting */
+	DispatchErrorClass error_class; /* of the last failure */
+	char		error[ERROR_TEXT_LEN];
+	bool		explained;		/* the transport has said why */
+
+	uint64		outcomes;		/* events delivered, failed or returned */
+	bool		busy;			/* pump it again before waiting */
+	bool		draining;		/* send nothing new */
+	bool		troubled;		/* the log has been told of an outage */
+	void		(*on_delivered) (const Entry *entry);
+} Delivery;
+
+/*
+ * In the current memory context; errors if the transport cannot be loaded or
+ * the backend's options are not valid.
+ */
+extern Delivery *delivery_create(const Backend *backend,
+								 void (*on_delivered) (const Entry *entry));
+
+/*
+ * Connects if it is time to, sends what can be sent, and takes in what came
+ * back.  Never blocks.
+ */
+extern void delivery_pump(Delivery *delivery);
+
+/* What to wait for, and how long at most (ms; -1: for ever). */
+extern long delivery_timeout(const Delivery *delivery);
+
+/* Closes the connection; what was in flight is waiting again. */
+extern void delivery_disconnect(Delivery *delivery);
+
+/* Makes valid, printable text of what a broker said. */
+extern void error_text_copy(char *target, Size size, const char *text);
+
+#endif							/* DELIVERY_H */

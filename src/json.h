@@ -1,0 +1,53 @@
+/*-------------------------------------------------------------------------
+ *
+ * json.h
+ *	  Writing JSON, in the encoding of the database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef JSON_H
+#define JSON_H
+
+#include "lib/stringinfo.h"
+#include "utils/jsonb.h"
+
+/*
+ * Appends bytes as they are.  Unlike appendBinaryStringInfo() this is inlined
+ * and leaves the terminator to the caller, for the many short pieces that JSON
+ * is made of.
+ */
+static inline void
+json_append_raw(StringInfo out, const char *text, size_t len)
+{
+	if (unlikely(out->len + len >= (size_t) out->maxlen))
+		enlargeStringInfo(out, (int) len);
+	memcpy(out->data + out->len, text, len);
+	out->len += (int) len;
+}
+
+#define JSON_APPEND_LITERAL(out, text) \
+	json_append_raw((out), "" text "", sizeof(text) - 1)
+
+/* Ends what was appended: StringInfos are terminated. */
+static inline void
+json_finish(StringInfo out)
+{
+	out->data[out->len] = '\0';
+}
+
+/* Appends a text as a JSON string, quotes included; not terminated. */
+extern void json_append_string(StringInfo out, const char *text, size_t len);
+
+/*
+ * Appends a document just as a cast from jsonb to text writes it; not
+ * terminated.
+ */
+extern void json_append(StringInfo out, const Jsonb *document);
+
+/*
+ * The text of a scalar: a string as it is, unquoted; NULL for JSON null.
+ * Allocated in the current memory context.
+ */
+extern char *json_scalar_text(const JsonbValue *scalar);
+
+#endif							/* JSON_H */

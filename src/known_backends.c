@@ -1,0 +1,170 @@
+/*-------------------------------------------------------------------------
+ *
+ * known_backends.c
+ *	  What publish() knows of backends, cached.
+ *
+ * A name that is not in the cache is looked up with a snapshot of its own, for
+ * a backend that another session has created a moment ago must be found, also
+ * by a transaction whose snapshot is an hour old.  What was found stays until
+ * an invalidation message for dispatch.backends arrives, which each change to
+ * that table sends at its commit.  That a name is unknown is not remembered.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "backends.h"
+#include "catalog.h"
+#include "known_backends.h"
+
+static HTAB *cache = NULL;
+static uint64 cache_generation;
+
+/* Forgets all, and notes that what is read from now on is new. */
+static void
+reset_cache(void)
+{
+	HASHCTL		control = {
+		.keysize = NAMEDATALEN,
+		.entrysize = sizeof(KnownBackend),
+		.hcxt = CacheMemoryContext
+	};
+
+	if (cache != NULL)
+	{
+		HASH_SEQ_STATUS status;
+		KnownBackend *known;
+
+		hash_seq_init(&status, cache);
+		while ((known = hash_seq_search(&status)) != NULL)
+			if (known->context != NULL)
+				MemoryContextDelete(known->context);
+		hash_destroy(cache);
+		cache = NULL;
+	}
+	cache = hash_create("dispatch backends", 16, &control,
+						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	cache_generation = catalog_backends_generation;
+}
+
+/* The names there are, for a hint. */
+static char *
+list_names(Relation rel, Snapshot snapshot)
+{
+	StringInfoData names;
+	SysScanDesc scan;
+	HeapTuple	row;
+
+	initStringInfo(&names);
+	scan = systable_beginscan(rel, catalog_get()->backends_name_index, true, snapshot, 0, NULL);
+	while ((row = systable_getnext(scan)) != NULL && names.len < 1000)
+	{
+		bool		isnull;
+		Datum		name = heap_getattr(row, BACKENDS_NAME, RelationGetDescr(rel), &isnull);
+
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", TextDatumGetCString(name));
+	}
+	systable_endscan(scan);
+	return names.len > 0 ? names.data : NULL;
+}
+
+static void
+report_unknown(const char *name, const char *names)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("backend \"%s\" does not exist", name),
+			 names != NULL ? errhint("Backends are: %s.", names) :
+			 errhint("Create one with dispatch.create_backend().")));
+}
+
+/* What options_read() and the like need, in a context of its own. */
+static void
+learn(KnownBackend *known, HeapTuple row, TupleDesc desc)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dispatch backend",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	bool		isnull;
+	char	   *transport;
+
+	known->id = DatumGetInt32(heap_getattr(row, BACKENDS_ID, desc, &isnull));
+	transport = TextDatumGetCString(heap_getattr(row, BACKENDS_TRANSPORT, desc, &isnull));
+	known->table = options_from_spec(transport,
+									 DatumGetJsonbPCopy(heap_getattr(row, BACKENDS_EVENT_OPTIONS, desc, &isnull)));
+	known->values = palloc0_array(DispatchValue, known->table->nitems);
+	options_read(known->table,
+				 DatumGetJsonbPCopy(heap_getattr(row, BACKENDS_OPTIONS, desc, &isnull)),
+				 DISPATCH_OF_BACKEND, known->values);
+	known->has_variables = false;
+	for (int i = 0; i < known->table->nitems; i++)
+		if (known->table->items[i].type == DISPATCH_TEMPLATE && known->values[i].is_set &&
+			strchr(known->values[i].text, '{') != NULL)
+			known->has_variables = true;
+
+	/* Complete: from here on it is the cache's. */
+	MemoryContextSetParent(context, CacheMemoryContext);
+	known->context = context;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+look_up(const char *name, KnownBackend *known)
+{
+	Oid			backends = catalog_get()->backends;
+	Relation	rel = table_open(backends, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	row;
+
+	ScanKeyInit(&key, BACKENDS_NAME, BTEqualStrategyNumber, F_TEXTEQ,
+				CStringGetTextDatum(name));
+	scan = systable_beginscan(rel, catalog_get()->backends_name_index, true, snapshot, 1, &key);
+	row = systable_getnext(scan);
+	if (!HeapTupleIsValid(row))
+	{
+		systable_endscan(scan);
+		report_unknown(name, list_names(rel, snapshot));
+	}
+	learn(known, row, RelationGetDescr(rel));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+const KnownBackend *
+known_backend_find(const char *name)
+{
+	KnownBackend found = {0};
+	KnownBackend *known;
+
+	AcceptInvalidationMessages();
+	if (cache == NULL || cache_generation != catalog_backends_generation)
+		reset_cache();
+
+	/* No backend has a longer name; the cache would cut it. */
+	if (strlen(name) >= NAMEDATALEN)
+		report_unknown(name, NULL);
+
+	known = hash_search(cache, name, HASH_FIND, NULL);
+	if (known == NULL)
+	{
+		look_up(name, &found);
+		strlcpy(found.name, name, NAMEDATALEN);
+		known = hash_search(cache, name, HASH_ENTER, NULL);
+		*known = found;
+	}
+	return known;
+}

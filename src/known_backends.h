@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * known_backends.h
+ *	  What publish() knows of backends, cached.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KNOWN_BACKENDS_H
+#define KNOWN_BACKENDS_H
+
+#include "options.h"
+#include "template.h"
+
+typedef struct KnownBackend
+{
+	char		name[NAMEDATALEN];	/* hash key */
+	int32		id;
+	MemoryContext context;		/* of all below */
+	OptionTable *table;			/* event options and templates */
+	DispatchValue *values;		/* the backend's */
+	bool		has_variables;	/* do templates among them hold placeholders? */
+} KnownBackend;
+
+/*
+ * The backend of that name; errors (42704) if there is none, or if it is being
+ * dropped.  Valid until the next call.
+ */
+extern const KnownBackend *known_backend_find(const char *name);
+
+#endif							/* KNOWN_BACKENDS_H */

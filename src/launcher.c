@@ -1,0 +1,338 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The process that finds the databases that have the extension.
+ *
+ * There is no list of databases to maintain.  When it starts (with the server,
+ * or at promotion), the launcher lets a manager have a look at each database,
+ * one after the other; a manager that finds no extension leaves its slot and
+ * ends.  From then on commits announce databases: that of CREATE EXTENSION
+ * does, and that of a publish() where no manager runs.  A manager that died is
+ * started again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "backoff.h"
+#include "launcher.h"
+#include "session.h"
+#include "settings.h"
+#include "slots.h"
+
+/* Delays (ms) before a manager that ended by itself is started again. */
+#define RESTART_DELAY 500
+#define RESTART_MAX_DELAY 60000
+#define GOOD_RUN 10000
+/* A registered manager that has not come up after this (ms) will not. */
+#define START_TIMEOUT 60000
+/* How often (ms) to look without being woken. */
+#define IDLE_WAIT 30000
+
+/* What the launcher remembers of a database slot, by its number. */
+typedef struct Launch
+{
+	uint32		generation;		/* of the slot that this is about */
+	TimestampTz at;				/* 0: not launched */
+	bool		running;		/* a manager was seen since */
+	int			failures;		/* of managers, in a row */
+} Launch;
+
+static Launch *launches;
+static List *unseen = NIL;		/* databases that are still to be looked at */
+static Oid	looking_at = InvalidOid;
+static TimestampTz next_turn;
+static bool told_out_of_workers = false;
+
+void
+launcher_register(void)
+{
+	BackgroundWorker worker = {0};
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "dispatch", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "dispatch_launcher_main",
+			sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "dispatch launcher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "dispatch launcher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+static void
+detach(int code, Datum arg)
+{
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	Slots->launcher_pid = 0;
+	Slots->launcher_proc = INVALID_PROC_NUMBER;
+	LWLockRelease(Slots->lock);
+}
+
+static void
+wake_me_at(TimestampTz when)
+{
+	next_turn = Min(next_turn, when);
+}
+
+/* ------------------------------------------------------------------------
+ * Databases
+ * ------------------------------------------------------------------------
+ */
+
+/* All databases that can be connected to and are no templates. */
+static List *
+list_databases(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *databases = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	row;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((row = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(row);
+		MemoryContext old;
+
+		if (!database->datallowconn || database->datistemplate)
+			continue;
+		old = MemoryContextSwitchTo(context);
+		databases = lappend_oid(databases, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return databases;
+}
+
+/* Is the database still there, and open to connections? */
+static bool
+can_connect(Oid database)
+{
+	MemoryContext context = CurrentMemoryContext;
+	HeapTuple	row;
+	bool		can;
+
+	StartTransactionCommand();
+	row = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	can = HeapTupleIsValid(row) && ((Form_pg_database) GETSTRUCT(row))->datallowconn;
+	if (HeapTupleIsValid(row))
+		ReleaseSysCache(row);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return can;
+}
+
+/* ------------------------------------------------------------------------
+ * Managers
+ * ------------------------------------------------------------------------
+ */
+
+/* Whoever locked our processes out may have died without letting them in. */
+static bool
+is_evicted(DatabaseSlot *slot)
+{
+	if (slot->evictor_pid != 0 && BackendPidGetProc(slot->evictor_pid) == NULL)
+		slot->evictor_pid = 0;
+	return slot->evictor_pid != 0;
+}
+
+static void
+release_slot(int number, Oid database)
+{
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	if (Slots->databases[number].database == database &&
+		Slots->databases[number].manager_pid == 0)
+		database_slot_release(&Slots->databases[number]);
+	LWLockRelease(Slots->lock);
+}
+
+/* When the next manager may be registered; 0: one may still be coming up. */
+static TimestampTz
+next_launch(Launch *launch, TimestampTz now)
+{
+	if (!launch->running && now - launch->at < START_TIMEOUT * INT64CONST(1000))
+		return 0;
+	return TimestampTzPlusMilliseconds(launch->at,
+									   backoff_delay(launch->failures + 1, RESTART_DELAY,
+													 RESTART_MAX_DELAY));
+}
+
+static void
+launch_manager(int number, Oid database, uint32 generation)
+{
+	Launch	   *launch = &launches[number];
+	TimestampTz now = GetCurrentTimestamp();
+	ProcessArgs args = {database, number, generation};
+	char		name[BGW_MAXLEN];
+
+	if (launch->generation != generation)
+	{
+		memset(launch, 0, sizeof(Launch));
+		launch->generation = generation;
+	}
+	if (launch->at != 0)
+	{
+		TimestampTz due = next_launch(launch, now);
+
+		if (due == 0)
+			return;
+		if (due > now)
+		{
+			wake_me_at(due);
+			return;
+		}
+	}
+	if (!can_connect(database))
+	{
+		release_slot(number, database);
+		return;
+	}
+
+	snprintf(name, sizeof(name), "dispatch manager for database %u", database);
+	if (session_register("dispatch_manager_main", name, "dispatch manager",
+						 &args, sizeof(args), NULL))
+	{
+		if (launch->running && now - launch->at > GOOD_RUN * INT64CONST(1000))
+			launch->failures = 0;
+		else if (launch->at != 0)
+			launch->failures++;
+		launch->at = now;
+		launch->running = false;
+		told_out_of_workers = false;
+		return;
+	}
+	wake_me_at(TimestampTzPlusMilliseconds(now, 5000));
+	if (!told_out_of_workers)
+		worker_log(WARNING,
+				   (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					errmsg("out of background worker slots for dispatch"),
+					errdetail("No manager could be started for database %u; its events wait.",
+							  database),
+					errhint("You might need to increase \"max_worker_processes\".")));
+	told_out_of_workers = true;
+}
+
+/* Starts a manager in each database slot that has none. */
+static void
+match_managers(void)
+{
+	for (int i = 0; i < Slots->nslots; i++)
+	{
+		DatabaseSlot *slot = &Slots->databases[i];
+		Oid			database;
+		uint32		generation;
+		bool		must_launch;
+
+		LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+		database = slot->database;
+		generation = slot->generation;
+		must_launch = OidIsValid(database) && slot->manager_pid == 0 && !is_evicted(slot);
+		if (OidIsValid(database) && slot->manager_pid != 0 &&
+			launches[i].generation == generation)
+			launches[i].running = true;
+		if (slot->evictor_pid != 0)
+			wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+		LWLockRelease(Slots->lock);
+		if (must_launch)
+			launch_manager(i, database, generation);
+	}
+}
+
+/*
+ * Goes on with the look at all databases: when one has been seen to have the
+ * extension (its manager stays) or not (its slot is free again), the next.
+ */
+static void
+scan_databases(void)
+{
+	bool		start;
+
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	start = Slots->rescan;
+	Slots->rescan = false;
+	LWLockRelease(Slots->lock);
+	if (start)
+	{
+		list_free(unseen);
+		unseen = list_databases();
+	}
+
+	while (OidIsValid(looking_at) || unseen != NIL)
+	{
+		DatabaseSlot *slot;
+		bool		settled;
+
+		LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+		if (!OidIsValid(looking_at))
+		{
+			looking_at = linitial_oid(unseen);
+			if (database_slot_take(looking_at) == NULL)
+				looking_at = InvalidOid;	/* all slots are in use */
+			else
+				unseen = list_delete_first(unseen);
+			settled = false;
+		}
+		else
+		{
+			slot = database_slot_find(looking_at);
+			settled = slot == NULL || slot->manager_pid != 0;
+		}
+		LWLockRelease(Slots->lock);
+		if (!settled)
+			break;
+		looking_at = InvalidOid;
+	}
+	if (unseen != NIL)
+		wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+}
+
+void
+dispatch_launcher_main(Datum arg)
+{
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	Slots->launcher_pid = MyProcPid;
+	Slots->launcher_proc = GetNumberFromPGProc(MyProc);
+	Slots->rescan = true;
+	LWLockRelease(Slots->lock);
+	before_shmem_exit(detach, (Datum) 0);
+	session_start(InvalidOid);
+
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "dispatch launcher",
+												ALLOCSET_DEFAULT_SIZES));
+	launches = palloc0(Slots->nslots * sizeof(Launch));
+
+	while (!session_stop_requested())
+	{
+		next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IDLE_WAIT);
+		scan_databases();
+		match_managers();
+		session_wait(-1, 0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_turn),
+					 PG_WAIT_EXTENSION);
+	}
+	proc_exit(1);
+}

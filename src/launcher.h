@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.h
+ *	  The process that finds the databases that have the extension.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LAUNCHER_H
+#define LAUNCHER_H
+
+/* Registers the launcher; while shared libraries are being preloaded. */
+extern void launcher_register(void);
+
+extern PGDLLEXPORT void dispatch_launcher_main(Datum arg);
+
+#endif							/* LAUNCHER_H */

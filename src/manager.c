@@ -1,0 +1,464 @@
+/*-------------------------------------------------------------------------
+ *
+ * manager.c
+ *	  The process that looks after one database.
+ *
+ * It keeps a worker running for each backend that is to be served, moves
+ * scheduled events into the outbox when they are due, and finishes dropping
+ * backends.  In a database without the extension it ends at once: that is how
+ * the launcher finds out.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "commands/dbcommands.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "backends.h"
+#include "backoff.h"
+#include "manager.h"
+#include "position.h"
+#include "schedule.h"
+#include "session.h"
+#include "settings.h"
+#include "slots.h"
+
+/* Delays (ms) before a worker that ended by itself is started again. */
+#define RESTART_DELAY 500
+#define RESTART_MAX_DELAY 60000
+/* One that ran for this long (ms) was a good one. */
+#define GOOD_RUN 10000
+/* A registered process that has not come up after this (ms) will not. */
+#define START_TIMEOUT 60000
+/* Publishers that still knew a backend when it was dropped are gone after this. */
+#define DROP_DELAY 1000
+
+/* What the manager remembers of a backend. */
+typedef struct Ward
+{
+	int32		backend_id;
+	TransactionId version;		/* of its row when it was looked at last */
+	TimestampTz started_at;		/* when its worker was registered; 0: never */
+	int			failures;		/* of its workers, in a row */
+	FullTransactionId dropped_before;	/* who began before may publish to it */
+	TimestampTz dropped_at;		/* when that was noted; 0: not being dropped */
+} Ward;
+
+static DatabaseSlot *MySlot;
+static MemoryContext turn_context;	/* of one turn of the loop */
+static List *wards = NIL;		/* in TopMemoryContext */
+static TimestampTz next_turn;	/* when something is due without a wake-up */
+static bool told_out_of_workers = false;
+static bool leaving = false;	/* the launcher may forget this database */
+
+/* ------------------------------------------------------------------------
+ * Start and end
+ * ------------------------------------------------------------------------
+ */
+
+static void
+detach(int code, Datum arg)
+{
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	MySlot->manager_pid = 0;
+	MySlot->manager_proc = INVALID_PROC_NUMBER;
+	if (leaving)
+		database_slot_release(MySlot);
+	LWLockRelease(Slots->lock);
+	slots_wake_launcher();
+}
+
+static bool
+attach(const ProcessArgs *args)
+{
+	bool		mine;
+
+	MySlot = &Slots->databases[args->slot];
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	mine = MySlot->database == args->database && MySlot->generation == args->generation &&
+		MySlot->manager_pid == 0 && MySlot->evictor_pid == 0;
+	if (mine)
+	{
+		MySlot->manager_pid = MyProcPid;
+		MySlot->manager_proc = GetNumberFromPGProc(MyProc);
+	}
+	LWLockRelease(Slots->lock);
+	if (mine)
+	{
+		before_shmem_exit(detach, (Datum) 0);
+		slots_wake_launcher();
+	}
+	return mine;
+}
+
+/* There is nothing to do in this database. */
+static void
+leave_database(void)
+{
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < Slots->nslots; i++)
+		if (Slots->workers[i].database == MyDatabaseId)
+			Slots->workers[i].stop = true;
+	slots_wake_workers(MyDatabaseId);
+	LWLockRelease(Slots->lock);
+	leaving = true;
+	proc_exit(0);
+}
+
+static void
+wake_me_at(TimestampTz when)
+{
+	next_turn = Min(next_turn, when);
+}
+
+/* ------------------------------------------------------------------------
+ * Workers
+ * ------------------------------------------------------------------------
+ */
+
+static Ward *
+ward_of(const Backend *backend)
+{
+	MemoryContext old;
+	ListCell   *lc;
+	Ward	   *ward;
+
+	foreach(lc, wards)
+	{
+		ward = lfirst(lc);
+		if (ward->backend_id == backend->id)
+			return ward;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	ward = palloc0_object(Ward);
+	ward->backend_id = backend->id;
+	ward->version = backend->version;
+	wards = lappend(wards, ward);
+	MemoryContextSwitchTo(old);
+	return ward;
+}
+
+static void
+forget_wards_except(List *backends)
+{
+	ListCell   *lc;
+
+	foreach(lc, wards)
+	{
+		Ward	   *ward = lfirst(lc);
+		bool		found = false;
+		ListCell   *lc2;
+
+		foreach(lc2, backends)
+			found = found || ((Backend *) lfirst(lc2))->id == ward->backend_id;
+		if (!found)
+		{
+			wards = foreach_delete_current(wards, lc);
+			pfree(ward);
+		}
+	}
+}
+
+/* Does this server run workers at all? */
+static bool
+delivery_is_allowed(void)
+{
+	return setting_enabled &&
+		(setting_allowed_cluster_name[0] == '\0' ||
+		 strcmp(setting_allowed_cluster_name, cluster_name) == 0);
+}
+
+static bool
+wants_worker(const Backend *backend)
+{
+	return delivery_is_allowed() && backend->ours &&
+		(backend->enabled || backend->dropping) &&
+		!(backend->dropping && backend->force_drop);
+}
+
+/*
+ * Takes a slot and registers a worker for it; false if there is no room for a
+ * process.
+ */
+static bool
+register_worker(const Backend *backend)
+{
+	ProcessArgs args = {MyDatabaseId, 0, 0};
+	WorkerSlot *slot;
+
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	slot = worker_slot_take(MyDatabaseId, backend->id);
+	if (slot != NULL)
+	{
+		slot->registered_at = GetCurrentTimestamp();
+		args.slot = slot - Slots->workers;
+		args.generation = slot->generation;
+	}
+	LWLockRelease(Slots->lock);
+
+	if (slot != NULL &&
+		session_register("dispatch_worker_main",
+						 psprintf("dispatch worker for %s", backend->name),
+						 "dispatch worker", &args, sizeof(args), NULL))
+		return true;
+
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	if (slot != NULL && slot->generation == args.generation && slot->pid == 0)
+		worker_slot_release(slot);
+	LWLockRelease(Slots->lock);
+	return false;
+}
+
+static void
+start_worker(const Backend *backend)
+{
+	Ward	   *ward = ward_of(backend);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (ward->version != backend->version)
+	{
+		ward->version = backend->version;
+		ward->failures = 0;
+		ward->started_at = 0;
+	}
+	if (ward->started_at != 0)
+	{
+		TimestampTz due;
+
+		if (now - ward->started_at > GOOD_RUN * INT64CONST(1000))
+			ward->failures = 0;
+		due = TimestampTzPlusMilliseconds(ward->started_at,
+										  backoff_delay(ward->failures + 1, RESTART_DELAY,
+														RESTART_MAX_DELAY));
+		if (due > now)
+		{
+			wake_me_at(due);
+			return;
+		}
+	}
+
+	if (register_worker(backend))
+	{
+		if (ward->started_at != 0)
+			ward->failures++;
+		ward->started_at = now;
+		return;
+	}
+
+	MySlot->out_of_workers = true;
+	wake_me_at(TimestampTzPlusMilliseconds(now, 5000));
+	if (!told_out_of_workers)
+		worker_log(WARNING,
+				   (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					errmsg("out of background worker slots for dispatch in database \"%s\"",
+						   get_database_name(MyDatabaseId)),
+					errdetail("No worker could be started for backend \"%s\"; its events wait.",
+							  backend->name),
+					errhint("You might need to increase \"max_worker_processes\".")));
+	told_out_of_workers = true;
+}
+
+/* Starts, and asks to end, so that each backend has the worker it should have. */
+static void
+match_workers(List *backends)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *lc;
+
+	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < Slots->nslots; i++)
+	{
+		WorkerSlot *slot = &Slots->workers[i];
+		bool		wanted = false;
+
+		if (slot->database != MyDatabaseId)
+			continue;
+		foreach(lc, backends)
+		{
+			Backend    *backend = lfirst(lc);
+
+			if (backend->id == slot->backend_id)
+				wanted = wants_worker(backend);
+		}
+		if (!wanted && !slot->stop)
+		{
+			slot->stop = true;
+			slots_wake_worker(MyDatabaseId, slot->backend_id);
+		}
+		if (slot->pid == 0 && now - slot->registered_at > START_TIMEOUT * INT64CONST(1000))
+			worker_slot_release(slot);
+	}
+	LWLockRelease(Slots->lock);
+
+	MySlot->out_of_workers = false;
+	foreach(lc, backends)
+	{
+		Backend    *backend = lfirst(lc);
+		bool		has_worker;
+
+		LWLockAcquire(Slots->lock, LW_SHARED);
+		has_worker = worker_slot_find(MyDatabaseId, backend->id) != NULL;
+		LWLockRelease(Slots->lock);
+		if (wants_worker(backend) && !has_worker)
+			start_worker(backend);
+	}
+	if (!MySlot->out_of_workers)
+		told_out_of_workers = false;
+}
+
+/* ------------------------------------------------------------------------
+ * Dropping backends
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * A transaction that looked the backend up before it was dropped may still be
+ * about to publish to it.  So the row stays, taking no new events, until all
+ * that were running then have ended; by then, unless the drop is forced, the
+ * worker has delivered what they published.
+ */
+static void
+finish_drop(const Backend *backend)
+{
+	Ward	   *ward = ward_of(backend);
+	TimestampTz now = GetCurrentTimestamp();
+	Position	position;
+	TimestampTz oldest;
+	bool		has_worker;
+
+	if (ward->dropped_at == 0)
+	{
+		ward->dropped_at = now;
+		ward->dropped_before = ReadNextFullTransactionId();
+	}
+	wake_me_at(TimestampTzPlusMilliseconds(Max(now, ward->dropped_at), DROP_DELAY));
+	if (now - ward->dropped_at < DROP_DELAY * INT64CONST(1000) ||
+		TransactionIdPrecedes(GetActiveSnapshot()->xmin,
+							  XidFromFullTransactionId(ward->dropped_before)))
+		return;
+
+	if (backend->force_drop)
+	{
+		LWLockAcquire(Slots->lock, LW_SHARED);
+		has_worker = worker_slot_find(MyDatabaseId, backend->id) != NULL;
+		LWLockRelease(Slots->lock);
+		if (has_worker)
+			return;
+	}
+	else
+	{
+		position_current(backend->id, &position);
+		if (position_count_pending(backend->id, &position, 1, &oldest) > 0 ||
+			schedule_count(backend->id) > 0)
+			return;
+	}
+	backends_remove(backend->id);
+	worker_log(LOG, (errmsg("backend \"%s\" is dropped", backend->name)));
+}
+
+/* ------------------------------------------------------------------------
+ * The loop
+ * ------------------------------------------------------------------------
+ */
+
+static void
+read_backends(void *arg)
+{
+	MemoryContext old = MemoryContextSwitchTo(turn_context);
+
+	*(List **) arg = backends_read_all();
+	MemoryContextSwitchTo(old);
+}
+
+static void
+finish_drops(void *arg)
+{
+	ListCell   *lc;
+
+	foreach(lc, (List *) arg)
+		if (((Backend *) lfirst(lc))->dropping)
+			finish_drop(lfirst(lc));
+}
+
+static void
+release_scheduled(void *arg)
+{
+	TimestampTz due = schedule_release();
+
+	if (due != 0)
+		wake_me_at(due);
+}
+
+/* Runs a step; false if it failed, which the log hears of once in a row. */
+static bool
+run_step(void (*step) (void *arg), void *arg, const char *what)
+{
+	static bool told = false;
+	char	   *error;
+
+	switch (session_run(step, arg, &error))
+	{
+		case STEP_DONE:
+			told = false;
+			return true;
+		case STEP_NO_EXTENSION:
+			leave_database();
+		case STEP_ERROR:
+			break;
+	}
+	if (!told)
+		worker_log(WARNING,
+				   (errmsg("dispatch manager could not %s: %s", what, error),
+					errdetail("It goes on trying.")));
+	told = true;
+	wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+	return false;
+}
+
+static void
+turn(void)
+{
+	List	   *backends = NIL;
+
+	MemoryContextReset(turn_context);
+	next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), setting_sleep_time);
+
+	if (!run_step(read_backends, &backends, "read the backends"))
+		return;
+	forget_wards_except(backends);
+	match_workers(backends);
+	run_step(finish_drops, backends, "finish dropping a backend");
+	run_step(release_scheduled, NULL, "move scheduled events");
+}
+
+void
+dispatch_manager_main(Datum arg)
+{
+	ProcessArgs args;
+
+	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
+	if (!attach(&args))
+		proc_exit(0);
+	session_start(args.database);
+	turn_context = AllocSetContextCreate(TopMemoryContext, "dispatch manager",
+										 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(turn_context);
+
+	while (!session_stop_requested())
+	{
+		turn();
+		session_wait(-1, 0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_turn),
+					 PG_WAIT_EXTENSION);
+	}
+	proc_exit(1);
+}

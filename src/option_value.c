@@ -1,0 +1,343 @@
+/*-------------------------------------------------------------------------
+ *
+ * option_value.c
+ *	  The value of one option: from JSON or from its default, checked.
+ *
+ * The type in JSON must be that of the option: a number in quotes is refused
+ * rather than guessed at.  What is wrong comes back as a sentence; the caller
+ * knows whose option it is, and raises the error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "common/shortest_dec.h"
+#include "utils/builtins.h"
+
+#include "json.h"
+#include "option_value.h"
+#include "template.h"
+#include "utf8.h"
+
+const char *const option_type_names[OPTION_TYPES] = {
+	[DISPATCH_BOOLEAN] = "boolean",
+	[DISPATCH_INTEGER] = "integer",
+	[DISPATCH_NUMBER] = "number",
+	[DISPATCH_TEXT] = "text",
+	[DISPATCH_ENUM] = "enum",
+	[DISPATCH_TEMPLATE] = "template",
+	[DISPATCH_SCALARS] = "scalars",
+	[DISPATCH_OBJECT] = "object",
+	[DISPATCH_FUNCTION] = "function",
+};
+
+/* How each type is written in JSON. */
+static const char *const json_types[OPTION_TYPES] = {
+	[DISPATCH_BOOLEAN] = "boolean",
+	[DISPATCH_INTEGER] = "number",
+	[DISPATCH_NUMBER] = "number",
+	[DISPATCH_TEXT] = "string",
+	[DISPATCH_ENUM] = "string",
+	[DISPATCH_TEMPLATE] = "string",
+	[DISPATCH_SCALARS] = "object",
+	[DISPATCH_OBJECT] = "object",
+	[DISPATCH_FUNCTION] = "string",
+};
+
+/* In hints; a range or a length may follow. */
+static const char *const domains[OPTION_TYPES] = {
+	[DISPATCH_BOOLEAN] = "true or false",
+	[DISPATCH_INTEGER] = "an integer",
+	[DISPATCH_NUMBER] = "a number",
+	[DISPATCH_TEXT] = "a text",
+	[DISPATCH_ENUM] = "one of ",
+	[DISPATCH_TEMPLATE] = "a template",
+	[DISPATCH_SCALARS] = "a JSON object whose members are scalars",
+	[DISPATCH_OBJECT] = "a JSON object",
+	[DISPATCH_FUNCTION] = "a function with its schema and the types of its arguments",
+};
+
+static const char *
+wrong_type(const char *wanted, const JsonbValue *json)
+{
+	const char *given = JsonbTypeName(unconstify(JsonbValue *, json));
+	const char *article = json->type == jbvNull ? "" : *given == 'a' || *given == 'o' ? "an " : "a ";
+
+	return psprintf("It must be %s %s, but is %s%s.",
+					*wanted == 'o' ? "an" : "a", wanted, article, given);
+}
+
+/* Both ends of a range are included; 0, 0 is any. */
+static const char *
+out_of_bounds(const DispatchOption *option, double measure, const char *too_small,
+			  const char *too_large)
+{
+	if (option->min == 0 && option->max == 0)
+		return NULL;
+	if (measure < option->min)
+		return too_small;
+	if (measure > option->max)
+		return too_large;
+	return NULL;
+}
+
+const char *
+option_value_check_length(const DispatchOption *option, size_t len)
+{
+	return out_of_bounds(option, (double) len, "It is too short.", "It is too long.");
+}
+
+static const char *
+read_integer(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	char	   *end;
+
+	errno = 0;
+	value->integer = strtoi64(text, &end, 10);
+	if (errno == ERANGE)
+		return *text == '-' ? "It is too small." : "It is too large.";
+	if (end == text)
+		return "It is not an integer.";
+	if (*end == '.')			/* JSON 5.0 is an integer */
+		end += 1 + strspn(end + 1, "0");
+	if (*end != '\0')
+		return "It is not an integer.";
+	value->number = (double) value->integer;
+	return out_of_bounds(option, value->number, "It is too small.", "It is too large.");
+}
+
+static const char *
+read_number(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	char	   *end;
+
+	value->number = strtod(text, &end);
+	if (end == text || *end != '\0' || isnan(value->number))
+		return "It is not a number.";
+	if (isinf(value->number))
+		return value->number < 0 ? "It is too small." : "It is too large.";
+	return out_of_bounds(option, value->number, "It is too small.", "It is too large.");
+}
+
+/* Takes the text over as UTF-8. */
+static const char *
+read_text(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	size_t		len = strlen(text);
+	const char *problem;
+
+	if (!utf8_convert(&text, &len, &problem))
+		return problem;
+	value->text = text;
+	value->text_len = (int) len;
+	return option_value_check_length(option, len);
+}
+
+static const char *
+read_choice(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	for (const char *const *choice = option->choices; *choice != NULL; choice++)
+		if (strcmp(*choice, text) == 0)
+			return read_text(option, *choice, value);
+	if (option->flags & DISPATCH_SECRET)
+		return "There is no such choice.";
+	return psprintf("There is no choice \"%.*s\".",
+					text_clip(text, strlen(text)), text);
+}
+
+/*
+ * Stays in the encoding of the database, which is that of the fields it will
+ * be rendered with.  Where there are placeholders, only the result has a
+ * length that matters.
+ */
+static const char *
+read_template(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	const char *problem;
+	Template   *template = template_parse(text, &problem);
+
+	if (template == NULL)
+		return problem;
+	value->text = text;
+	value->text_len = (int) strlen(text);
+	problem = NULL;
+	if (template_is_constant(template))
+		problem = option_value_check_length(option, value->text_len);
+	pfree(template);
+	return problem;
+}
+
+static const char *
+read_boolean(const char *text, DispatchValue *value)
+{
+	value->boolean = strcmp(text, "true") == 0;
+	if (!value->boolean && strcmp(text, "false") != 0)
+		return "It is neither true nor false.";
+	return NULL;
+}
+
+static const char *
+read_scalar(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	switch (option->type)
+	{
+		case DISPATCH_BOOLEAN:
+			return read_boolean(text, value);
+		case DISPATCH_INTEGER:
+			return read_integer(option, text, value);
+		case DISPATCH_NUMBER:
+			return read_number(option, text, value);
+		case DISPATCH_ENUM:
+			return read_choice(option, text, value);
+		case DISPATCH_TEMPLATE:
+			return read_template(option, text, value);
+		default:
+			return read_text(option, text, value);
+	}
+}
+
+/* Takes the text of a name or value over as UTF-8; NULL remains NULL. */
+static const char *
+read_part(const JsonbValue *json, const char **part)
+{
+	const char *problem;
+	size_t		len;
+
+	*part = json_scalar_text(json);
+	if (*part == NULL)
+		return NULL;
+	len = strlen(*part);
+	return utf8_convert(part, &len, &problem) ? NULL : problem;
+}
+
+static const char *
+not_scalar(const DispatchOption *option, const char *name, const JsonbValue *json)
+{
+	if (option->flags & DISPATCH_SECRET)
+		return "A member of it is not a scalar.";
+	return psprintf("Its member \"%.*s\" must be a scalar, but is an %s.",
+					text_clip(name, strlen(name)), name,
+					JsonbTypeName(unconstify(JsonbValue *, json)));
+}
+
+static const char *
+read_pairs(const DispatchOption *option, JsonbContainer *object, DispatchValue *value)
+{
+	DispatchPair *pairs = palloc(Max(JsonContainerSize(object), 1) * sizeof(DispatchPair));
+	DispatchPair *pair = pairs;
+	JsonbIterator *iterator = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	json;
+	const char *problem = NULL;
+
+	while ((token = JsonbIteratorNext(&iterator, &json, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			problem = read_part(&json, &pair->name);
+		else if (token == WJB_VALUE && json.type == jbvBinary)
+			problem = not_scalar(option, pair->name, &json);
+		else if (token == WJB_VALUE)
+			problem = read_part(&json, &(pair++)->value);
+		if (problem != NULL)
+			return problem;
+	}
+	value->npairs = pair - pairs;
+	value->pairs = pairs;
+	return NULL;
+}
+
+static const char *
+read_object(const DispatchOption *option, JsonbContainer *object, int size,
+			DispatchValue *value)
+{
+	const char *problem = NULL;
+
+	if (option->type == DISPATCH_SCALARS)
+		problem = read_pairs(option, object, value);
+	if (problem == NULL)
+		problem = read_text(option, JsonbToCString(NULL, object, size), value);
+	return problem;
+}
+
+const char *
+option_value_from_json(const DispatchOption *option, const JsonbValue *json,
+					   DispatchValue *value)
+{
+	const char *problem;
+
+	memset(value, 0, sizeof(*value));
+	if (strcmp(JsonbTypeName(unconstify(JsonbValue *, json)), json_types[option->type]) != 0)
+		return wrong_type(json_types[option->type], json);
+
+	if (json->type == jbvBinary)
+		problem = read_object(option, json->val.binary.data, json->val.binary.len, value);
+	else
+		problem = read_scalar(option, json_scalar_text(json), value);
+	value->is_set = problem == NULL;
+	return problem;
+}
+
+const char *
+option_value_default(const DispatchOption *option, DispatchValue *value)
+{
+	const char *text = option->default_value;
+	const char *problem;
+
+	memset(value, 0, sizeof(*value));
+	if (text == NULL)
+		return NULL;
+
+	if (option->type == DISPATCH_SCALARS || option->type == DISPATCH_OBJECT)
+	{
+		Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
+
+		if (!JB_ROOT_IS_OBJECT(json))
+			return "It is not a JSON object.";
+		problem = read_object(option, &json->root, VARSIZE(json), value);
+	}
+	else
+		problem = read_scalar(option, text, value);
+	value->is_set = problem == NULL;
+	return problem;
+}
+
+/* Short and exact: 65535, 0.1 */
+static void
+append_bound(StringInfo out, double bound)
+{
+	char		text[DOUBLE_SHORTEST_DECIMAL_LEN];
+
+	if (bound == rint(bound) && fabs(bound) < 1e18)
+		appendStringInfo(out, INT64_FORMAT, (int64) bound);
+	else
+	{
+		double_to_shortest_decimal_buf(bound, text);
+		appendStringInfoString(out, text);
+	}
+}
+
+char *
+option_value_domain(const DispatchOption *option)
+{
+	StringInfoData out;
+	bool		is_number = option->type == DISPATCH_INTEGER || option->type == DISPATCH_NUMBER;
+
+	initStringInfo(&out);
+	appendStringInfoString(&out, domains[option->type]);
+	if (option->type == DISPATCH_ENUM)
+	{
+		for (const char *const *choice = option->choices; *choice != NULL; choice++)
+			appendStringInfo(&out, "%s\"%s\"", choice == option->choices ? "" : ", ", *choice);
+	}
+	else if (option->min != 0 || option->max != 0)
+	{
+		appendStringInfoString(&out, is_number ? " from " : " of ");
+		append_bound(&out, option->min);
+		appendStringInfoString(&out, " to ");
+		append_bound(&out, option->max);
+		appendStringInfoString(&out, is_number ? "" : " bytes");
+	}
+	return out.data;
+}

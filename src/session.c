@@ -1,0 +1,209 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.c
+ *	  How our background processes live: start, transactions, waiting, end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "session.h"
+
+static volatile sig_atomic_t stop_at_once = false;
+
+/*
+ * What the administrator may have set for the sake of sessions, and what must
+ * not reach us.  lock_timeout bounds how long SIGTERM can wait for a lock that
+ * somebody else holds on our tables.
+ */
+static const struct
+{
+	const char *name;
+	const char *value;
+}			own_settings[] =
+{
+	{"search_path", "pg_catalog, pg_temp"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	{"synchronous_commit", "off"},
+	{"lock_timeout", "1s"},
+	{"statement_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+	{"transaction_timeout", "0"},
+	{"client_encoding", "UTF8"},
+	{"DateStyle", "ISO"},
+	{"IntervalStyle", "postgres"},
+	{"extra_float_digits", "1"},
+	{"jit", "off"},
+};
+
+bool
+session_register(const char *main_function, const char *name, const char *type,
+				 const void *args, Size args_size, BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker = {0};
+
+	Assert(args_size <= BGW_EXTRALEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	/* Whoever registered it starts another: it knows whether and when. */
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	strlcpy(worker.bgw_library_name, "dispatch", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, main_function, sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, type, sizeof(worker.bgw_type));
+	memcpy(worker.bgw_extra, args, args_size);
+	return RegisterDynamicBackgroundWorker(&worker, handle);
+}
+
+static void
+handle_sigterm(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	ShutdownRequestPending = true;
+	if (stop_at_once)
+		die(postgres_signal_arg);
+	else
+		SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+void
+session_start(Oid database)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, handle_sigterm);
+	BackgroundWorkerUnblockSignals();
+
+	if (!OidIsValid(database))
+	{
+		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+		return;
+	}
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	for (int i = 0; i < (int) lengthof(own_settings); i++)
+		if (GetConfigOption(own_settings[i].name, true, false) != NULL)
+			SetConfigOption(own_settings[i].name, own_settings[i].value,
+							PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+char *
+session_recover(MemoryContext context)
+{
+	ErrorData  *error;
+	char	   *text;
+
+	HOLD_INTERRUPTS();
+	error_context_stack = NULL;
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	text = pstrdup(error->message ? error->message : "unknown error");
+	FreeErrorData(error);
+	AbortCurrentTransaction();
+	FlushErrorState();
+	MemoryContextSwitchTo(context);
+	RESUME_INTERRUPTS();
+	return text;
+}
+
+StepResult
+session_run(void (*step) (void *arg), void *arg, char **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile StepResult result = STEP_DONE;
+
+	pgstat_report_activity(STATE_RUNNING, NULL);
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		if (catalog_lock_extension())
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			step(arg);
+			PopActiveSnapshot();
+		}
+		else
+			result = STEP_NO_EXTENSION;
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		*error = session_recover(context);
+		result = STEP_ERROR;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+
+	/* Without this, autovacuum would not learn what we write. */
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return result;
+}
+
+int
+session_wait(int fd, int events, long timeout_ms, uint32 wait_event)
+{
+	int			wanted = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	int			occurred;
+
+	if (timeout_ms >= 0)
+		wanted |= WL_TIMEOUT;
+	if (fd >= 0)
+		wanted |= events;
+	occurred = WaitLatchOrSocket(MyLatch, wanted, fd < 0 ? PGINVALID_SOCKET : fd,
+								 timeout_ms, wait_event);
+	if (occurred & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	QueryCancelPending = false; /* there is no statement to cancel */
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		/* What a backend leaves open comes from the settings. */
+		catalog_backends_generation++;
+	}
+	return occurred;
+}
+
+void
+session_pause(long timeout_ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+bool
+session_stop_requested(void)
+{
+	return ShutdownRequestPending;
+}
+
+void
+session_stop_at_once(bool on)
+{
+	stop_at_once = on;
+	if (on && ShutdownRequestPending)
+		ProcDiePending = InterruptPending = true;
+}

@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.h
+ *	  How our background processes live: start, transactions, waiting, end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SESSION_H
+#define SESSION_H
+
+#include "postmaster/bgworker.h"
+#include "storage/latch.h"
+
+/* What a process that we register finds in bgw_extra. */
+typedef struct ProcessArgs
+{
+	Oid			database;
+	int			slot;			/* its number in Slots->workers or ->databases */
+	uint32		generation;		/* of that slot */
+} ProcessArgs;
+
+/*
+ * Registers a process that runs one of our main functions, with args in its
+ * bgw_extra.  False if there is no room among max_worker_processes.  *handle,
+ * unless NULL, is set for who wants to wait for it.
+ */
+extern bool session_register(const char *main_function, const char *name, const char *type,
+							 const void *args, Size args_size,
+							 BackgroundWorkerHandle **handle);
+
+/*
+ * Signal handlers and, unless database is InvalidOid, a connection to it with
+ * settings of our own.  First thing in the main function of a process.
+ */
+extern void session_start(Oid database);
+
+/*
+ * Runs step(arg) in a short transaction with an active snapshot.  False if the
+ * extension is not installed (any more), or if an error was raised: then the
+ * transaction is rolled back, and *error is set to its text, allocated in the
+ * current memory context.
+ */
+typedef enum StepResult
+{
+	STEP_DONE,
+	STEP_ERROR,
+	STEP_NO_EXTENSION
+} StepResult;
+
+extern StepResult session_run(void (*step) (void *arg), void *arg, char **error);
+
+/*
+ * In PG_CATCH(): gets over the error, rolling back a transaction if one is
+ * open; returns its text, allocated in context.
+ */
+extern char *session_recover(MemoryContext context);
+
+/*
+ * Waits for the latch, for a socket (fd < 0: none) and at most timeout_ms
+ * (< 0: for ever); returns the WL_ events that occurred.  Serves interrupts,
+ * reloads the configuration, and resets the latch.  Nothing else in dispatch
+ * waits but this and session_pause(), except for locks.
+ */
+extern int	session_wait(int fd, int events, long timeout_ms, uint32 wait_event);
+
+/* Waits in somebody's session, where only interrupts are to be served. */
+extern void session_pause(long timeout_ms);
+
+/* Set by SIGTERM: end in good order, soon. */
+extern bool session_stop_requested(void);
+
+/*
+ * While this is on, SIGTERM ends the process at once, as it does with any
+ * session: for code of users, which may take for ever.
+ */
+extern void session_stop_at_once(bool on);
+
+#endif							/* SESSION_H */

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  Settings of the extension.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SETTINGS_H
+#define SETTINGS_H
+
+extern bool setting_enabled;
+extern int	setting_batch_size;			/* events */
+extern int	setting_batch_bytes;		/* kB */
+extern int	setting_sleep_time;			/* ms */
+extern int	setting_max_retries;
+extern bool setting_retry_backoff;
+extern int	setting_retry_delay;		/* ms */
+extern int	setting_retry_max_delay;	/* ms */
+extern bool setting_cleanup_published;
+extern int	setting_published_retention;	/* s */
+extern int	setting_failed_retention;	/* s */
+extern char *setting_allowed_cluster_name;
+extern int	setting_log_level;
+
+extern void settings_define(void);
+
+/* ereport() of a background process, as far as dispatch.log_level goes. */
+#define worker_log(elevel, rest) \
+	do { \
+		if ((elevel) >= setting_log_level) \
+			ereport(elevel, rest); \
+	} while (0)
+
+#endif							/* SETTINGS_H */

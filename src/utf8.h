@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * utf8.h
+ *	  Texts of users: to the encoding of the wire, and into errors.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef UTF8_H
+#define UTF8_H
+
+/*
+ * Makes UTF-8 of *text, which is in the encoding of the database, has *len
+ * bytes and is terminated.  It stays where it is if nothing needs to change,
+ * else a copy in the current memory context takes its place.  False, with
+ * *error set to a full sentence, when it has characters that UTF-8 lacks.
+ * Needs a transaction, unless the database is UTF-8.
+ */
+extern bool utf8_convert(const char **text, size_t *len, const char **error);
+
+/* How many bytes of a user's text to repeat in an error: whole characters. */
+extern int	text_clip(const char *text, size_t len);
+
+#endif							/* UTF8_H */

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * wake.h
+ *	  Waking our processes when a transaction commits.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WAKE_H
+#define WAKE_H
+
+extern void wake_register(void);
+
+/* Noted for the commit of the current transaction; they cannot fail. */
+extern void wake_worker_at_commit(int32 backend_id);
+extern void wake_all_at_commit(void);	/* manager and workers */
+extern void wake_launcher_at_commit(void);	/* it will look at this database */
+
+/* Now: for events that no commit of this session announces. */
+extern void wake_all(void);
+
+#endif							/* WAKE_H */

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+#
+# setup.sh: installs what the tests and the demo need and this machine lacks.
+#
+# Made for Debian and Ubuntu, for root or a user with sudo.  Where nothing is
+# missing, nothing is run but the look.  Server packages start their server
+# when they are installed: policy-rc.d, Debian's switch for that, is in place
+# meanwhile, so that this leaves nothing running.
+#
+# usage: setup.sh check|demo
+#
+# The demo can do without Redis, where the distribution has none.
+
+set -euo pipefail
+
+what=$1
+lacking=()
+pg_config=${PG_CONFIG:-pg_config}
+
+as_root()
+{
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
+# need <package> <command that succeeds where it is there>
+need()
+{
+	local package=$1
+
+	shift
+	"$@" >/dev/null 2>&1 || lacking+=("$package")
+}
+
+has_server()
+{
+	[ -x "$("$pg_config" --bindir)/postgres" ] && [ -e "$("$pg_config" --pgxs)" ]
+}
+
+has_libc_headers()
+{
+	echo '#include <stdio.h>' | gcc -E - -o /dev/null
+}
+
+# The newest server that is installed, else the distribution's.
+server_version()
+{
+	local version
+
+	version=$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | cut -d/ -f5 | sort -V | tail -n 1)
+	[ "$version" != '*' ] ||
+		version=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p')
+	echo "$version"
+}
+
+install_lacking()
+{
+	local policy=/usr/sbin/policy-rc.d version package packages=()
+
+	command -v apt-get >/dev/null ||
+		{ echo "no apt-get here: install the equivalents of ${lacking[*]}" >&2; return 1; }
+	echo "Installing: ${lacking[*]}"
+	as_root apt-get update -qq
+	version=$(server_version)
+	for package in "${lacking[@]}"; do
+		if [ "$package" = redis-server ] && [ "$what" = demo ] &&
+			[ -z "$(apt-cache madison redis-server)" ]; then
+			continue
+		fi
+		packages+=("${package/VERSION/$version}")
+	done
+	if [ ! -e $policy ]; then
+		trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+		printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+		as_root chmod 755 $policy
+	fi
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		--no-install-recommends -o Dpkg::Use-Pty=0 "${packages[@]}" >/dev/null
+}
+
+case ${DEMO:-redis} in
+	redis) ;;
+	*) echo "DEMO=$DEMO: there is no such demo; there is redis" >&2; exit 2 ;;
+esac
+
+need gcc command -v gcc
+need libc6-dev has_libc_headers
+need pkg-config command -v pkg-config
+has_server >/dev/null 2>&1 || lacking+=(postgresql-VERSION postgresql-server-dev-VERSION)
+need libhiredis-dev pkg-config --exists hiredis
+need redis-server command -v redis-server
+need redis-tools command -v redis-cli
+if [ "$what" != demo ]; then
+	need perl perl -MTest::More -MTAP::Harness -e 1
+	need libipc-run-perl perl -MIPC::Run -e 1
+	need libdbd-pg-perl perl -MDBD::Pg -e 1
+	need libredis-perl perl -MRedis -e 1
+fi
+
+[ ${#lacking[@]} -eq 0 ] || install_lacking

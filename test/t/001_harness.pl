@@ -1,0 +1,37 @@
+# The servers that the other tests rely on do what those tests assume.
+
+use strict;
+use warnings;
+
+use IPC::Run;
+use Test::More;
+
+use DispatchTest;
+
+my $node = new_cluster('main');
+is($node->safe_psql('postgres', 'SHOW shared_preload_libraries'),
+	'dispatch', 'the cluster has dispatch loaded');
+
+my $redis = RedisServer->new(appendonly => 1);
+my $bytes = join '', map { chr } 0 .. 255;
+
+$redis->client->xadd('events', '*', 'first', $bytes, 'second', '');
+my ($entry) = $redis->xrange_all('events');
+is($entry->{fields}{first}, $bytes, 'a stream entry is read byte for byte');
+is_deeply($entry->{names}, [ 'first', 'second' ], 'its fields are in order');
+
+$redis->kill9;
+ok(!eval { $redis->client->ping }, 'a killed server does not answer');
+$redis->start;
+wait_until(sub { $redis->xrange_all('events') == 1 }, 'the entry after the kill');
+is($redis->cli('XLEN', 'events'), 1, 'what it acknowledged survived the kill');
+
+$redis->sigstop;
+ok(!IPC::Run::run(
+		[ 'timeout', '1', 'redis-cli', '-p', $redis->port, 'PING' ],
+		'>', \my $answer),
+	'a frozen server does not answer');
+$redis->sigcont;
+ok($redis->client->ping, 'a thawed server does');
+
+done_testing();
