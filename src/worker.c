@@ -23,7 +23,6 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
-#include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -89,7 +88,12 @@ detach(int code, Datum arg)
 	slots_wake_manager(database);
 }
 
-/* Takes the slot into possession; false if it was given up meanwhile. */
+/*
+ * Takes the slot into possession; false if it was given up meanwhile.  As the
+ * slot is kept until the process ends, and the manager starts no other worker
+ * before, a backend never has two: they would send every event twice and in
+ * no order.
+ */
 static bool
 attach(const ProcessArgs *args)
 {
@@ -117,24 +121,6 @@ attach(const ProcessArgs *args)
 	if (mine)
 		before_shmem_exit(detach, (Datum) 0);
 	return mine;
-}
-
-/*
- * One worker a backend, also while an old one is still on its way out: two
- * would send every event twice and in no order.
- */
-static void
-lock_backend(Oid backends)
-{
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, backends, MyBackendRow, 0);
-	while (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-	{
-		session_wait(-1, 0, 100, PG_WAIT_EXTENSION);
-		if (session_stop_requested() || MySlot->stop)
-			proc_exit(0);
-	}
 }
 
 /* ------------------------------------------------------------------------
@@ -188,12 +174,6 @@ read_backend(void *arg)
 	*result = backends_read(MyBackendRow);
 	catalog_get();
 	MemoryContextSwitchTo(old);
-}
-
-static void
-find_backends(void *arg)
-{
-	*(Oid *) arg = catalog_get()->backends;
 }
 
 static void
@@ -486,6 +466,10 @@ turn_timeout(void)
 {
 	long		timeout = backend ? backend->sleep_time : ERROR_DELAY;
 
+	/* News that came in with the last transaction. */
+	if (next_step <= turn_time && backends_generation != catalog_backends_generation)
+		return 0;
+
 	if (next_step > turn_time)
 		timeout = Min(timeout, TimestampDifferenceMilliseconds(turn_time, next_step));
 	else if (moved_at != 0)
@@ -581,7 +565,6 @@ void
 dispatch_worker_main(Datum arg)
 {
 	ProcessArgs args;
-	Oid			backends = InvalidOid;
 
 	memcpy(&args, MyBgworkerEntry->bgw_extra, sizeof(args));
 	if (!attach(&args))
@@ -590,9 +573,6 @@ dispatch_worker_main(Datum arg)
 
 	cursor_context = AllocSetContextCreate(TopMemoryContext, "dispatch cursor",
 										   ALLOCSET_DEFAULT_SIZES);
-	while (!run_step(find_backends, &backends, "find its tables"))
-		session_wait(-1, 0, ERROR_DELAY, PG_WAIT_EXTENSION);
-	lock_backend(backends);
 	while (!run_step(load_position, NULL, "read its position"))
 		session_wait(-1, 0, ERROR_DELAY, PG_WAIT_EXTENSION);
 	report.published = position.published;
