@@ -21,10 +21,12 @@
 
 #include "known_backends.h"
 #include "outbox.h"
+#include "publish.h"
 #include "uuid7.h"
 #include "wake.h"
 
 #define DEFAULT_BACKEND "default"
+#define MAX_RETRIES_LIMIT 1000000
 
 PG_FUNCTION_INFO_V1(dispatch_publish);
 
@@ -44,17 +46,13 @@ enum
 
 /* A text that may be left out, but not be empty. */
 static void
-check_text(FunctionCallInfo fcinfo, int arg, const char *name, bool required)
+check_text(const text *value, const char *name, bool required)
 {
-	if (fcinfo->args[arg].isnull)
-	{
-		if (required)
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s of an event must not be null", name)));
-		return;
-	}
-	if (VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(arg)) == 0)
+	if (value == NULL && required)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s of an event must not be null", name)));
+	if (value != NULL && VARSIZE_ANY_EXHDR(value) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s of an event must not be empty", name),
@@ -62,31 +60,22 @@ check_text(FunctionCallInfo fcinfo, int arg, const char *name, bool required)
 }
 
 static void
-check_max_retries(FunctionCallInfo fcinfo)
+check_event(const NewEvent *event)
 {
-	if (!PG_ARGISNULL(ARG_MAX_RETRIES) &&
-		(PG_GETARG_INT32(ARG_MAX_RETRIES) < 0 || PG_GETARG_INT32(ARG_MAX_RETRIES) > 1000000))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_retries must be between 0 and 1000000, not %d",
-						PG_GETARG_INT32(ARG_MAX_RETRIES))));
-}
-
-static void
-check_scheduled_at(FunctionCallInfo fcinfo)
-{
-	if (!PG_ARGISNULL(ARG_SCHEDULED_AT) &&
-		TIMESTAMP_IS_NOEND(PG_GETARG_TIMESTAMPTZ(ARG_SCHEDULED_AT)))
+	check_text(event->event_type, "event_type", true);
+	check_text(event->source, "source", true);
+	check_text(event->key, "key", false);
+	check_text(event->subject, "subject", false);
+	if (TIMESTAMP_IS_NOEND(event->scheduled_at))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("scheduled_at must not be infinity"),
 				 errdetail("The event would never be sent.")));
-}
-
-static char *
-text_or_null(FunctionCallInfo fcinfo, int arg)
-{
-	return PG_ARGISNULL(arg) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	if (event->max_retries < -1 || event->max_retries > MAX_RETRIES_LIMIT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_retries must be between 0 and %d",
+						MAX_RETRIES_LIMIT)));
 }
 
 static void
@@ -98,31 +87,36 @@ report_option(const char *option, const char *error)
 			 errdetail("%s", error)));
 }
 
+static char *
+to_cstring(const text *value)
+{
+	return value ? text_to_cstring(value) : NULL;
+}
+
 /* The event's options, and all templates as they are for it. */
 static void
-check_options(FunctionCallInfo fcinfo, const KnownBackend *backend)
+check_options(const NewEvent *event, const KnownBackend *backend)
 {
 	const OptionTable *table = backend->table;
-	Jsonb	   *options = PG_ARGISNULL(ARG_OPTIONS) ? NULL : PG_GETARG_JSONB_P(ARG_OPTIONS);
 	DispatchValue *values;
 	TemplateFields fields;
 	const char *error;
 
-	if (options != NULL)
-		options_check(table, options, DISPATCH_OF_EVENT);
+	if (event->options != NULL)
+		options_check(table, event->options, DISPATCH_OF_EVENT);
 	else if (!backend->has_variables)
 		return;
 
 	values = palloc_array(DispatchValue, table->nitems);
 	memcpy(values, backend->values, table->nitems * sizeof(DispatchValue));
-	if (!options_override(table, options, values, &error))
+	if (!options_override(table, event->options, values, &error))
 		report_option("options", error);
 
-	fields.event_type = text_or_null(fcinfo, ARG_EVENT_TYPE);
-	fields.source = text_or_null(fcinfo, ARG_SOURCE);
-	fields.subject = text_or_null(fcinfo, ARG_SUBJECT);
-	fields.key = text_or_null(fcinfo, ARG_KEY);
-	fields.data = PG_ARGISNULL(ARG_DATA) ? NULL : PG_GETARG_JSONB_P(ARG_DATA);
+	fields.event_type = to_cstring(event->event_type);
+	fields.source = to_cstring(event->source);
+	fields.subject = to_cstring(event->subject);
+	fields.key = to_cstring(event->key);
+	fields.data = event->has_data ? DatumGetJsonbP(event->data) : NULL;
 	for (int i = 0; i < table->nitems; i++)
 	{
 		Template   *template;
@@ -138,59 +132,93 @@ check_options(FunctionCallInfo fcinfo, const KnownBackend *backend)
 }
 
 static void
-set_argument(FunctionCallInfo fcinfo, int arg, Datum *values, bool *nulls, int column)
+set_column(Datum *values, bool *nulls, int column, Datum value, bool isnull)
 {
-	values[column - 1] = fcinfo->args[arg].value;
-	nulls[column - 1] = fcinfo->args[arg].isnull;
+	values[column - 1] = value;
+	nulls[column - 1] = isnull;
 }
 
-Datum
-dispatch_publish(PG_FUNCTION_ARGS)
+static void
+set_pointer(Datum *values, bool *nulls, int column, const void *value)
+{
+	set_column(values, nulls, column, PointerGetDatum(value), value == NULL);
+}
+
+void
+publish_event(const NewEvent *event, pg_uuid_t *event_id)
 {
 	const KnownBackend *backend;
 	Datum		values[OUTBOX_NATTS];
 	bool		nulls[OUTBOX_NATTS];
 	TimestampTz now;
-	pg_uuid_t  *event_id = palloc(sizeof(pg_uuid_t));
 
-	check_text(fcinfo, ARG_EVENT_TYPE, "event_type", true);
-	check_text(fcinfo, ARG_SOURCE, "source", true);
-	check_text(fcinfo, ARG_KEY, "key", false);
-	check_text(fcinfo, ARG_SUBJECT, "subject", false);
-	check_scheduled_at(fcinfo);
-	check_max_retries(fcinfo);
+	check_event(event);
 	PreventCommandIfReadOnly("dispatch.publish()");
 	PreventCommandIfParallelMode("dispatch.publish()");
 	PreventCommandDuringRecovery("dispatch.publish()");
 
-	backend = known_backend_find(PG_ARGISNULL(ARG_BACKEND) ? DEFAULT_BACKEND :
-								 text_to_cstring(PG_GETARG_TEXT_PP(ARG_BACKEND)));
-	check_options(fcinfo, backend);
+	backend = known_backend_find(event->backend ? text_to_cstring(event->backend) :
+								 DEFAULT_BACKEND);
+	check_options(event, backend);
 
 	now = GetCurrentTimestamp();
 	uuid7_generate(now, event_id);
-	values[OUTBOX_CREATED_AT - 1] = TimestampTzGetDatum(now);
-	nulls[OUTBOX_CREATED_AT - 1] = false;
-	values[OUTBOX_EVENT_ID - 1] = UUIDPGetDatum(event_id);
-	nulls[OUTBOX_EVENT_ID - 1] = false;
-	values[OUTBOX_BACKEND_ID - 1] = Int32GetDatum(backend->id);
-	nulls[OUTBOX_BACKEND_ID - 1] = false;
-	set_argument(fcinfo, ARG_MAX_RETRIES, values, nulls, OUTBOX_MAX_RETRIES);
-	set_argument(fcinfo, ARG_EVENT_TYPE, values, nulls, OUTBOX_EVENT_TYPE);
-	set_argument(fcinfo, ARG_SOURCE, values, nulls, OUTBOX_SOURCE);
-	set_argument(fcinfo, ARG_SUBJECT, values, nulls, OUTBOX_SUBJECT);
-	set_argument(fcinfo, ARG_KEY, values, nulls, OUTBOX_KEY);
-	set_argument(fcinfo, ARG_DATA, values, nulls, OUTBOX_DATA);
-	set_argument(fcinfo, ARG_OPTIONS, values, nulls, OUTBOX_OPTIONS);
+	set_column(values, nulls, OUTBOX_CREATED_AT, TimestampTzGetDatum(now), false);
+	set_column(values, nulls, OUTBOX_EVENT_ID, UUIDPGetDatum(event_id), false);
+	set_column(values, nulls, OUTBOX_BACKEND_ID, Int32GetDatum(backend->id), false);
+	set_column(values, nulls, OUTBOX_MAX_RETRIES, Int32GetDatum(event->max_retries),
+			   event->max_retries < 0);
+	set_pointer(values, nulls, OUTBOX_EVENT_TYPE, event->event_type);
+	set_pointer(values, nulls, OUTBOX_SOURCE, event->source);
+	set_pointer(values, nulls, OUTBOX_SUBJECT, event->subject);
+	set_pointer(values, nulls, OUTBOX_KEY, event->key);
+	set_column(values, nulls, OUTBOX_DATA, event->data, !event->has_data);
+	set_pointer(values, nulls, OUTBOX_OPTIONS, event->options);
 
 	wake_worker_at_commit(backend->id);
-	if (!PG_ARGISNULL(ARG_SCHEDULED_AT) && PG_GETARG_TIMESTAMPTZ(ARG_SCHEDULED_AT) > now)
+	if (event->scheduled_at > now)
 	{
-		outbox_schedule(values, nulls, PG_GETARG_TIMESTAMPTZ(ARG_SCHEDULED_AT));
+		outbox_schedule(values, nulls, event->scheduled_at);
 		wake_all_at_commit();	/* the manager must learn when it is due */
 	}
 	else
 		outbox_append(values, nulls);
+}
 
+static text *
+text_argument(FunctionCallInfo fcinfo, int arg)
+{
+	return PG_ARGISNULL(arg) ? NULL : PG_GETARG_TEXT_PP(arg);
+}
+
+/* -1 is how an event without a number of its own is kept, and no argument. */
+static int
+max_retries_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(ARG_MAX_RETRIES))
+		return -1;
+	return PG_GETARG_INT32(ARG_MAX_RETRIES) == -1 ? PG_INT32_MIN :
+		PG_GETARG_INT32(ARG_MAX_RETRIES);
+}
+
+Datum
+dispatch_publish(PG_FUNCTION_ARGS)
+{
+	NewEvent	event = {
+		.event_type = text_argument(fcinfo, ARG_EVENT_TYPE),
+		.source = text_argument(fcinfo, ARG_SOURCE),
+		.subject = text_argument(fcinfo, ARG_SUBJECT),
+		.key = text_argument(fcinfo, ARG_KEY),
+		.data = PG_GETARG_DATUM(ARG_DATA),
+		.has_data = !PG_ARGISNULL(ARG_DATA),
+		.backend = text_argument(fcinfo, ARG_BACKEND),
+		.options = PG_ARGISNULL(ARG_OPTIONS) ? NULL : PG_GETARG_JSONB_P(ARG_OPTIONS),
+		.scheduled_at = PG_ARGISNULL(ARG_SCHEDULED_AT) ? DT_NOBEGIN :
+			PG_GETARG_TIMESTAMPTZ(ARG_SCHEDULED_AT),
+		.max_retries = max_retries_argument(fcinfo),
+	};
+	pg_uuid_t  *event_id = palloc(sizeof(pg_uuid_t));
+
+	publish_event(&event, event_id);
 	PG_RETURN_UUID_P(event_id);
 }

@@ -14,14 +14,22 @@ use strict;
 use warnings;
 
 use Carp;
+use DBD::Pg ();
+use DBI ();
 use Exporter 'import';
+use IO::Socket::INET;
+use JSON::PP ();
 use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RedisServer;
 
-our @EXPORT = qw(new_cluster wait_until);
+our @EXPORT = qw(
+  new_cluster wait_until
+  session create_redis_backend stream_data
+  backend_state wait_for_state backend_pid process_ids
+  log_position log_lines silent_listener);
 
 my $POLL_SECONDS = 0.02;
 
@@ -58,6 +66,117 @@ sub wait_until
 		sleep $POLL_SECONDS;
 	}
 	return;
+}
+
+# ---- Sessions and backends
+
+# session(node, database): a connection that is kept, in autocommit.
+sub session
+{
+	my ($node, $database) = @_;
+
+	return DBI->connect(
+		'dbi:Pg:' . $node->connstr($database // 'postgres'),
+		undef, undef, { RaiseError => 1, PrintError => 0, AutoInactiveDestroy => 1 });
+}
+
+# create_redis_backend(node, redis, name => ..., database => ..., options):
+# options of the transport come on top of the address.
+sub create_redis_backend
+{
+	my ($node, $redis, %options) = @_;
+	my $name = delete $options{name} // 'default';
+	my $database = delete $options{database};
+
+	session($node, $database)->do(
+		'SELECT dispatch.create_backend(?, ?, ?)', undef, $name, 'redis',
+		JSON::PP->new->allow_nonref->encode(
+			{ host => $redis->host, port => 0 + $redis->port, %options }));
+	return;
+}
+
+# The data of the CloudEvents in a stream, oldest first.
+sub stream_data
+{
+	my ($redis, $stream) = @_;
+
+	return
+	  map { JSON::PP::decode_json($_->{fields}{cloud_event})->{data} }
+	  $redis->xrange_all($stream // 'events');
+}
+
+# The state of a backend, in the words of dispatch.backend_status.
+sub backend_state
+{
+	my ($node, $name, $database) = @_;
+
+	return session($node, $database)
+	  ->selectrow_array('SELECT state FROM dispatch.backend_status WHERE name = ?', undef, $name);
+}
+
+sub wait_for_state
+{
+	my ($node, $name, $state, $database) = @_;
+	my $seen;
+
+	eval {
+		wait_until(
+			sub { ($seen = backend_state($node, $name, $database) // 'none') eq $state },
+			"state $state of backend $name", 30);
+		1;
+	} or croak $@ . 'its state is ' . ($seen // 'unknown');
+	return;
+}
+
+# The worker of a backend; undef when it has none.
+sub backend_pid
+{
+	my ($node, $name, $database) = @_;
+
+	return session($node, $database)
+	  ->selectrow_array('SELECT pid FROM dispatch.backend_status WHERE name = ?', undef, $name);
+}
+
+# Processes of ours: of a kind ('launcher', 'manager', 'worker'), maybe only
+# those in a database.
+sub process_ids
+{
+	my ($node, $kind, $database) = @_;
+
+	return @{
+		session($node)->selectcol_arrayref(
+			'SELECT pid FROM pg_stat_activity WHERE backend_type = ?'
+			  . ' AND (datname = ? OR ?::text IS NULL)',
+			undef, "dispatch $kind", $database, $database) };
+}
+
+# ---- The server log
+
+# Where it ends now.
+sub log_position
+{
+	my ($node) = @_;
+
+	return -s $node->logfile;
+}
+
+# Its lines since then that match.
+sub log_lines
+{
+	my ($node, $pattern, $position) = @_;
+
+	return grep { $_ =~ $pattern } split /\n/, slurp_file($node->logfile, $position // 0);
+}
+
+# ---- A broker that never answers
+
+# A socket on which the kernel accepts connections that nobody serves.
+sub silent_listener
+{
+	my $listener = IO::Socket::INET->new(
+		Listen => 5, LocalAddr => '127.0.0.1', Proto => 'tcp') or croak "listen: $!";
+
+	return $listener;
 }
 
 1;

@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * publish.h
+ *	  Taking an event into the current transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef PUBLISH_H
+#define PUBLISH_H
+
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+/* What publish() is given.  Texts are in the encoding of the database. */
+typedef struct NewEvent
+{
+	text	   *event_type;
+	text	   *source;
+	text	   *subject;		/* NULL: none; so are the rest */
+	text	   *key;
+	Datum		data;			/* jsonb, perhaps toasted */
+	bool		has_data;
+	text	   *backend;		/* NULL: the default */
+	Jsonb	   *options;
+	TimestampTz scheduled_at;	/* DT_NOBEGIN: now */
+	int			max_retries;	/* -1: the backend's */
+} NewEvent;
+
+/*
+ * Checks the event, inserts it, and sets *event_id.  Errors name what is wrong
+ * (22004 null, 22023 invalid, 42704 unknown backend, 25006 read-only).
+ */
+extern void publish_event(const NewEvent *event, pg_uuid_t *event_id);
+
+#endif							/* PUBLISH_H */
