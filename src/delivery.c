@@ -10,7 +10,9 @@
  *
  * Two kinds of failure never mix.  If the broker is away, full, or does not let
  * us in, nothing is the fault of an event: the connection is closed, and after
- * a growing, jittered delay one single event probes whether it is back.  If an
+ * a growing, jittered delay one single event probes whether it is back, then
+ * two, four and so on: a broker that is full takes a few, and must not be met
+ * with everything at once, nor be called well each time.  If an
  * event itself is refused, its entry has failed, and nothing is sent past it
  * until somebody has mended the cause.
  *
@@ -34,6 +36,9 @@
 #define OUTAGE_MAX_DELAY 30000
 #define CONFIGURATION_DELAY 5000
 #define CONFIGURATION_MAX_DELAY 60000
+
+/* So many events in flight, after trouble, show that it is over. */
+#define ALLOWANCE_ENOUGH 1024
 
 /*
  * A broker may say anything: bytes of any encoding, line breaks that forge log
@@ -102,7 +107,8 @@ host_delivered(DispatchHost *host, DispatchMessage *message)
 	Entry	   *entry = sent_entry(delivery, message);
 
 	window_set_state(delivery->window, entry, ENTRY_DELIVERED);
-	delivery->failures = 0;
+	if (delivery->failures > 0 && delivery->window->sent == 0)
+		delivery->allowance = Min(delivery->allowance * 2, ALLOWANCE_ENOUGH);
 	delivery->on_delivered(entry);
 }
 
@@ -207,6 +213,7 @@ note_loss(Delivery *delivery)
 	}
 
 	delivery->failures++;
+	delivery->allowance = 1;
 	if (delivery->error_class == DISPATCH_CONFIGURATION)
 		delay = backoff_delay(delivery->failures, CONFIGURATION_DELAY, CONFIGURATION_MAX_DELAY);
 	else
@@ -214,9 +221,10 @@ note_loss(Delivery *delivery)
 	delivery->next_attempt = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 
 	/* Once an outage, not once an attempt. */
-	if (delivery->troubled)
+	if (delivery->troubled && delivery->told_class == delivery->error_class)
 		return;
 	delivery->troubled = true;
+	delivery->told_class = delivery->error_class;
 	if (delivery->error_class == DISPATCH_CONFIGURATION)
 		worker_log(WARNING,
 				   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
@@ -227,11 +235,11 @@ note_loss(Delivery *delivery)
 					errdetail("Events wait until the broker is back; none counts this as an attempt.")));
 }
 
-/* It works again: an event got through, or there is none to try it with. */
+/* It works again: enough got through, or there is nothing to try it with. */
 static void
 note_recovery(Delivery *delivery)
 {
-	if (window_count(delivery->window) == 0)
+	if (delivery->allowance >= ALLOWANCE_ENOUGH || window_count(delivery->window) == 0)
 		delivery->failures = 0;
 	if (delivery->failures > 0 || !delivery->troubled)
 		return;
@@ -260,8 +268,8 @@ may_send(const Delivery *delivery, const Entry *entry)
 {
 	const Window *window = delivery->window;
 
-	/* The broker was in trouble: one event finds out whether it is back. */
-	if (delivery->failures > 0 && window->sent > 0)
+	/* The broker was in trouble: a few events find out whether it is back. */
+	if (delivery->failures > 0 && window->sent >= delivery->allowance)
 		return false;
 
 	/* Strict order: no two events of a key are under way. */

@@ -32,7 +32,7 @@ typedef struct Delivery
 	bool		was_ready;		/* it was, since it was opened */
 
 	/* Trouble with the broker. */
-	int			failures;		/* in a row, without a delivery in between */
+	int			failures;		/* since it last went well for a while */
 	TimestampTz next_attempt;	/* of connecting */
 	DispatchErrorClass error_class; /* of the last failure */
 	char		error[ERROR_TEXT_LEN];
@@ -41,7 +41,9 @@ typedef struct Delivery
 	uint64		outcomes;		/* events delivered, failed or returned */
 	bool		busy;			/* pump it again before waiting */
 	bool		draining;		/* send nothing new */
-	bool		troubled;		/* the log has been told of an outage */
+	int			allowance;		/* events that may be in flight, after trouble */
+	bool		troubled;		/* the log has been told of an outage, */
+	DispatchErrorClass told_class;	/* of this class */
 	void		(*on_delivered) (const Entry *entry);
 } Delivery;
 

@@ -291,6 +291,8 @@ make_delivery(void *arg)
 static void
 rebuild(void)
 {
+	bool		troubled = delivery != NULL && delivery->troubled;
+	DispatchErrorClass told_class = delivery != NULL ? delivery->told_class : DISPATCH_OUTAGE;
 	char	   *error;
 
 	if (delivery != NULL)
@@ -321,6 +323,12 @@ rebuild(void)
 					errhint("Mend it with dispatch.alter_backend(); events wait.")));
 		pfree(error);
 		delivery = NULL;
+	}
+	else if (delivery != NULL)
+	{
+		/* What the log knows already. */
+		delivery->troubled = troubled;
+		delivery->told_class = told_class;
 	}
 }
 

@@ -21,8 +21,9 @@
 #ifndef DISPATCH_REDIS_H
 #define DISPATCH_REDIS_H
 
-#include "dispatch_transport.h"
 #include "lib/stringinfo.h"
+
+#include "dispatch_transport.h"
 
 /* The rows of the option table, in its order. */
 enum RedisOption

@@ -86,20 +86,17 @@ clock_ms(void)
 	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* Also called when the memory context of the connection goes. */
 static void
-socket_close(RedisConnection *conn)
+socket_close(void *connection)
 {
+	RedisConnection *conn = connection;
+
 	if (conn->fd < 0)
 		return;
 	close(conn->fd);
 	conn->fd = -1;
 	ReleaseExternalFD();
-}
-
-static void
-connection_release(void *arg)
-{
-	socket_close(arg);
 }
 
 static int64
@@ -122,14 +119,13 @@ redis_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn = palloc0(sizeof(RedisConnection));
 	conn->host = host;
 	conn->fd = -1;
-	conn->callback.func = connection_release;
+	conn->callback.func = socket_close;
 	conn->callback.arg = conn;
 	MemoryContextRegisterResetCallback(host->context, &conn->callback);
 
 	conn->host_name = pstrdup(options[OPTION_HOST].text);
 	conn->port = options[OPTION_PORT].integer;
-	conn->socket_timeout =
-		seconds_to_ms(options[OPTION_SOCKET_TIMEOUT].number);
+	conn->socket_timeout = seconds_to_ms(options[OPTION_SOCKET_TIMEOUT].number);
 	conn->connect_deadline = clock_ms() +
 		seconds_to_ms(options[OPTION_CONNECT_TIMEOUT].number);
 	conn->handshake = redis_handshake_create(options);
@@ -335,20 +331,15 @@ connection_reply(RedisConnection *conn, const RedisReply *reply)
 	}
 
 	/* nothing can be credited to what was not asked, or not asked in full */
-	if (flight->count == 0 && reply->kind == REPLY_ERROR)
-		return redis_lost(conn->host, DISPATCH_OUTAGE,
-						  "Redis closes the connection: %s", reply->text);
 	if (flight->count == 0 ||
 		(conn->unsent > 0 && reply->kind != REPLY_ERROR &&
 		 redis_chunk_expects(flight) == EXPECT_OUTCOME))
 		return redis_lost(conn->host, DISPATCH_OUTAGE,
-						  "Redis replied to a command that it was not sent");
+						  "Redis spoke unasked: \"%s\"", reply->text);
 	return redis_settle(conn->host, flight, conn->next, reply);
 }
 
-/*
- * Takes "len" bytes of input.
- */
+/* Takes "len" bytes of input. */
 static bool
 connection_read(RedisConnection *conn, size_t len)
 {
@@ -365,9 +356,8 @@ connection_read(RedisConnection *conn, size_t len)
 	}
 	if (redis_reader_error(conn->reader) == NULL)
 		return true;
-	return redis_lost(conn->host,
-					  conn->phase == PHASE_READY ? DISPATCH_OUTAGE
-					  : DISPATCH_CONFIGURATION,
+	return redis_lost(conn->host, conn->phase == PHASE_READY ?
+					  DISPATCH_OUTAGE : DISPATCH_CONFIGURATION,
 					  "host \"%s\", port %d does not answer as Redis does: %s",
 					  conn->host_name, conn->port,
 					  redis_reader_error(conn->reader));

@@ -1,0 +1,55 @@
+/*-------------------------------------------------------------------------
+ *
+ * exceptions.h
+ *	  Events that need more than one attempt: the table dispatch.exceptions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef EXCEPTIONS_H
+#define EXCEPTIONS_H
+
+#include "nodes/pg_list.h"
+
+#include "event.h"
+
+typedef enum ExceptionStatus
+{
+	EXCEPTION_RETRYING,			/* has failed, will be tried again */
+	EXCEPTION_PARKED,			/* waits behind one of its key */
+	EXCEPTION_FAILED			/* a dead letter */
+} ExceptionStatus;
+
+/* A row, without the event. */
+typedef struct Exception
+{
+	int64		id;				/* the event's, in the outbox */
+	pg_uuid_t	event_id;
+	ExceptionStatus status;
+	int			attempts;		/* that failed */
+	TimestampTz next_attempt_at;	/* of EXCEPTION_RETRYING */
+	uint32		key_hash;		/* of the event's key, */
+	bool		has_key;		/* if it has one */
+} Exception;
+
+/* All need a transaction. */
+
+/* Adds a row for an event of the log. */
+extern void exception_insert(const Event *event, const Exception *exception,
+							 const char *error);
+/* Changes it after another attempt; error is NULL when it was only parked. */
+extern void exception_update(const Exception *exception, const char *error);
+/* Removes it: the event is delivered. */
+extern void exception_delete(const Exception *exception);
+
+/* The rows of a backend that wait for an attempt, by id, at most "limit". */
+extern List *exceptions_read_open(int32 backend_id, int limit);
+/* The events of some of them (List of Exception), by id. */
+extern List *exceptions_read_events(int32 backend_id, List *exceptions);
+
+/* The hash that keys are compared by. */
+extern uint32 exception_key_hash(const char *key);
+
+/* Counts up whenever somebody else may have changed the table. */
+extern uint64 exceptions_generation(void);
+
+#endif							/* EXCEPTIONS_H */
