@@ -111,6 +111,7 @@ CREATE TABLE dispatch.positions (
 	upto_xid     xid8        NOT NULL,
 	settled_id   bigint      NOT NULL,
 	published    bigint      NOT NULL,
+	retried      bigint      NOT NULL,
 	last_published_at timestamptz
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE dispatch.positions IS 'how far each backend is settled; no row: nothing is';
@@ -134,6 +135,27 @@ CREATE TABLE dispatch.scheduled (
 CREATE INDEX scheduled_due_idx ON dispatch.scheduled (scheduled_at);
 COMMENT ON TABLE dispatch.scheduled IS 'events that are not due yet; they move to the outbox when they are';
 
+-- A whole copy of an event, and what has become of it.
+CREATE TABLE dispatch.exceptions (
+	LIKE dispatch.outbox,
+	status          text        NOT NULL
+		CHECK (status IN ('retrying', 'parked', 'failed', 'discarded', 'expired')),
+	attempts        integer     NOT NULL,
+	next_attempt_at timestamptz,
+	first_error     text,
+	last_error      text,
+	first_failed_at timestamptz,
+	last_failed_at  timestamptz,
+	PRIMARY KEY (event_id)
+);
+CREATE INDEX exceptions_open_idx ON dispatch.exceptions (backend_id, id)
+	WHERE status IN ('retrying', 'parked');
+CREATE INDEX exceptions_failed_idx ON dispatch.exceptions (backend_id, last_failed_at)
+	WHERE status = 'failed';
+COMMENT ON TABLE dispatch.exceptions IS 'events that need another attempt, and dead letters';
+COMMENT ON COLUMN dispatch.exceptions.status IS 'retrying; parked: waits behind one of its key; failed: dead letter; discarded, expired: given up';
+COMMENT ON COLUMN dispatch.exceptions.attempts IS 'attempts that failed';
+
 /*
  * Publish
  */
@@ -152,6 +174,20 @@ RETURNS uuid
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'dispatch_publish';
 COMMENT ON FUNCTION dispatch.publish IS 'publishes an event with the current transaction, and returns its id';
+
+-- The settings are those that decide how a value is spelled: an event, and
+-- above all its key, must not depend on the session that writes the row.
+CREATE FUNCTION dispatch.publish_row() RETURNS trigger
+LANGUAGE C
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+SET DateStyle = 'ISO'
+SET IntervalStyle = 'postgres'
+SET bytea_output = 'hex'
+SET extra_float_digits = 1
+SET lc_monetary = 'C'
+AS 'MODULE_PATHNAME', 'dispatch_publish_row';
+COMMENT ON FUNCTION dispatch.publish_row IS 'trigger function that publishes the changes of rows';
 
 /*
  * Backends
@@ -295,7 +331,7 @@ COMMENT ON FUNCTION dispatch.flush IS 'waits until all that was committed before
 
 CREATE FUNCTION dispatch.workers()
 RETURNS TABLE (backend_id integer, pid integer, state text, in_flight integer,
-	rate double precision, published bigint, last_published_at timestamptz,
+	rate double precision, published bigint, retried bigint, last_published_at timestamptz,
 	latency_p50 interval, latency_p95 interval, latency_p99 interval,
 	last_error text, last_error_at timestamptz, next_attempt_at timestamptz)
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
@@ -332,9 +368,12 @@ SELECT b.name,
             ELSE coalesce(w.state, dispatch.why_no_worker())
        END AS state,
        w.pid,
-       n.pending + s.waiting AS pending,
-       least(n.oldest, s.oldest) AS oldest_pending,
+       n.pending + s.waiting + x.retrying AS pending,
+       least(n.oldest, s.oldest, x.oldest) AS oldest_pending,
+       x.retrying,
+       x.failed,
        coalesce(w.published, p.published, 0) AS published,
+       coalesce(w.retried, p.retried, 0) AS retried,
        coalesce(w.in_flight, 0) AS in_flight,
        round(coalesce(w.rate, 0)::numeric, 1) AS rate,
        w.latency_p50,
@@ -351,31 +390,136 @@ CROSS JOIN LATERAL dispatch.pending(b.id) AS n
 CROSS JOIN LATERAL (
 	SELECT count(*) AS waiting, min(c.created_at) AS oldest
 	FROM dispatch.scheduled AS c WHERE c.backend_id = b.id
-) AS s;
+) AS s
+CROSS JOIN LATERAL (
+	SELECT count(*) FILTER (WHERE e.status <> 'failed') AS retrying,
+	       count(*) FILTER (WHERE e.status = 'failed') AS failed,
+	       min(e.created_at) FILTER (WHERE e.status <> 'failed') AS oldest
+	FROM dispatch.exceptions AS e
+	WHERE e.backend_id = b.id AND e.status IN ('retrying', 'parked', 'failed')
+) AS x;
 COMMENT ON VIEW dispatch.backend_status IS 'how each backend fares';
 COMMENT ON COLUMN dispatch.backend_status.pending IS 'events not delivered yet: exact to 10000, above that an estimate';
+COMMENT ON COLUMN dispatch.backend_status.retrying IS 'of those, the ones that have failed or wait behind one that has';
+COMMENT ON COLUMN dispatch.backend_status.failed IS 'dead letters: see dispatch.dead_letters';
+COMMENT ON COLUMN dispatch.backend_status.retried IS 'attempts that failed and were or will be repeated';
 COMMENT ON COLUMN dispatch.backend_status.rate IS 'events delivered a second, lately';
 COMMENT ON COLUMN dispatch.backend_status.latency_p50 IS 'from publish() to the reply of the broker, in the last minute or two';
 
 CREATE VIEW dispatch.events AS
 SELECT o.event_id, b.name AS backend, o.event_type, o.source, o.subject, o.key, o.data,
        o.options, o.created_at,
-       CASE WHEN b.id IS NULL THEN 'discarded'
+       CASE WHEN x.status IS NOT NULL THEN x.status
+            WHEN b.id IS NULL THEN 'discarded'
             WHEN pg_visible_in_snapshot(o.xid, p.before_snapshot)
               OR (pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)
             THEN 'published'
             ELSE 'pending'
        END AS status,
-       NULL::timestamptz AS next_attempt_at
+       coalesce(x.attempts, 0) AS attempts,
+       x.next_attempt_at,
+       x.last_error
 FROM dispatch.outbox AS o
 LEFT JOIN (dispatch.backends AS b CROSS JOIN LATERAL dispatch.position(b.id) AS p)
        ON b.id = o.backend_id
+LEFT JOIN dispatch.exceptions AS x ON x.event_id = o.event_id
 UNION ALL
 SELECT c.event_id, b.name, c.event_type, c.source, c.subject, c.key, c.data,
-       c.options, c.created_at, 'scheduled', c.scheduled_at
+       c.options, c.created_at, 'scheduled', 0, c.scheduled_at, NULL
 FROM dispatch.scheduled AS c
 LEFT JOIN dispatch.backends AS b ON b.id = c.backend_id;
 COMMENT ON VIEW dispatch.events IS 'every event that is kept, and what has become of it';
+
+CREATE VIEW dispatch.dead_letters AS
+SELECT x.event_id, b.name AS backend, x.event_type, x.source, x.subject, x.key, x.data,
+       x.options, x.created_at, x.attempts, x.first_error, x.last_error,
+       x.first_failed_at, x.last_failed_at
+FROM dispatch.exceptions AS x
+LEFT JOIN dispatch.backends AS b ON b.id = x.backend_id
+WHERE x.status = 'failed';
+COMMENT ON VIEW dispatch.dead_letters IS 'events that were given up after their last attempt: see retry() and discard()';
+
+CREATE FUNCTION dispatch.announce_exceptions() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dispatch_announce_exceptions';
+COMMENT ON FUNCTION dispatch.announce_exceptions IS 'tells workers that rows of dispatch.exceptions were changed';
+
+CREATE FUNCTION dispatch.missing_dead_letter(event_id uuid) RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF missing_dead_letter.event_id IS NULL THEN
+		RAISE EXCEPTION 'event_id must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	RAISE EXCEPTION 'event % is no dead letter', missing_dead_letter.event_id
+		USING ERRCODE = 'undefined_object',
+		      HINT = 'Dead letters are in dispatch.dead_letters; dispatch.events tells what became of others.';
+END
+$$;
+COMMENT ON FUNCTION dispatch.missing_dead_letter IS 'raises the error for an event that is no dead letter';
+
+CREATE FUNCTION dispatch.retry(event_id uuid, backend text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE dispatch.exceptions AS x
+	SET status = 'retrying', attempts = 0, next_attempt_at = clock_timestamp()
+	WHERE x.event_id = retry.event_id AND x.status = 'failed'
+	  AND EXISTS (SELECT FROM dispatch.backends AS b WHERE b.id = x.backend_id
+	              AND NOT b.dropping AND (retry.backend IS NULL OR b.name = retry.backend));
+	IF NOT FOUND THEN
+		PERFORM dispatch.missing_dead_letter(retry.event_id);
+	END IF;
+	PERFORM dispatch.announce_exceptions();
+END
+$$;
+COMMENT ON FUNCTION dispatch.retry IS 'tries a dead letter again, its attempts counted from 0';
+
+CREATE FUNCTION dispatch.retry_failed(backend text DEFAULT NULL, event_type text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	retried bigint;
+BEGIN
+	IF retry_failed.backend IS NOT NULL AND NOT EXISTS (
+		SELECT FROM dispatch.backends AS b WHERE b.name = retry_failed.backend AND NOT b.dropping) THEN
+		PERFORM dispatch.missing_backend(retry_failed.backend);
+	END IF;
+	UPDATE dispatch.exceptions AS x
+	SET status = 'retrying', attempts = 0, next_attempt_at = clock_timestamp()
+	FROM dispatch.backends AS b
+	WHERE x.status = 'failed' AND b.id = x.backend_id AND NOT b.dropping
+	  AND (retry_failed.backend IS NULL OR b.name = retry_failed.backend)
+	  AND (retry_failed.event_type IS NULL OR x.event_type = retry_failed.event_type);
+	GET DIAGNOSTICS retried = ROW_COUNT;
+	PERFORM dispatch.announce_exceptions();
+	RETURN retried;
+END
+$$;
+COMMENT ON FUNCTION dispatch.retry_failed IS 'tries all dead letters again, or those of a backend or an event type; returns how many';
+
+CREATE FUNCTION dispatch.discard(event_id uuid, backend text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	UPDATE dispatch.exceptions AS x SET status = 'discarded'
+	WHERE x.event_id = discard.event_id AND x.status = 'failed'
+	  AND (discard.backend IS NULL
+	       OR EXISTS (SELECT FROM dispatch.backends AS b
+	                  WHERE b.id = x.backend_id AND b.name = discard.backend));
+	IF NOT FOUND THEN
+		PERFORM dispatch.missing_dead_letter(discard.event_id);
+	END IF;
+	RAISE LOG 'dispatch: dead letter % was discarded by %', discard.event_id, session_user;
+END
+$$;
+COMMENT ON FUNCTION dispatch.discard IS 'gives a dead letter up';
 
 /*
  * The "sql" transport: one's own transport in any language.
@@ -409,7 +553,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA dispatch TO %I', role);
-	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.publish TO %I', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row TO %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.grant_publish IS 'lets a role publish events';
@@ -419,7 +563,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.publish FROM %I', role);
+	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row FROM %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.revoke_publish IS 'takes back what grant_publish() gave';
@@ -455,11 +599,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM dispatch.grant_monitor(role);
-	EXECUTE format('GRANT SELECT ON dispatch.events TO %I', role);
+	EXECUTE format('GRANT SELECT ON dispatch.events, dispatch.dead_letters TO %I', role);
+	EXECUTE format('GRANT SELECT, UPDATE ON dispatch.exceptions TO %I', role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dispatch.backends TO %I', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.create_backend, dispatch.alter_backend,'
 		' dispatch.drop_backend, dispatch.pause_backend, dispatch.resume_backend,'
-		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position TO %I', role);
+		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position,'
+		' dispatch.retry, dispatch.retry_failed, dispatch.discard, dispatch.missing_dead_letter,'
+		' dispatch.announce_exceptions TO %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.grant_operate IS 'lets a role configure backends and see events, but no secret';
@@ -470,11 +617,14 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	PERFORM dispatch.revoke_monitor(role);
-	EXECUTE format('REVOKE SELECT ON dispatch.events FROM %I', role);
+	EXECUTE format('REVOKE SELECT ON dispatch.events, dispatch.dead_letters FROM %I', role);
+	EXECUTE format('REVOKE SELECT, UPDATE ON dispatch.exceptions FROM %I', role);
 	EXECUTE format('REVOKE SELECT, INSERT, UPDATE, DELETE ON dispatch.backends FROM %I', role);
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.create_backend, dispatch.alter_backend,'
 		' dispatch.drop_backend, dispatch.pause_backend, dispatch.resume_backend,'
-		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position FROM %I', role);
+		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position,'
+		' dispatch.retry, dispatch.retry_failed, dispatch.discard, dispatch.missing_dead_letter,'
+		' dispatch.announce_exceptions FROM %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.revoke_operate IS 'takes back what grant_operate() gave';
@@ -502,3 +652,4 @@ $$;
 SELECT pg_catalog.pg_extension_config_dump('dispatch.backends', '');
 SELECT pg_catalog.pg_extension_config_dump('dispatch.positions', '');
 SELECT pg_catalog.pg_extension_config_dump('dispatch.scheduled', '');
+SELECT pg_catalog.pg_extension_config_dump('dispatch.exceptions', '');

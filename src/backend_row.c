@@ -36,6 +36,7 @@
 
 PG_FUNCTION_INFO_V1(dispatch_check_backend_row);
 PG_FUNCTION_INFO_V1(dispatch_announce_change);
+PG_FUNCTION_INFO_V1(dispatch_announce_exceptions);
 
 /* A row that is about to be written. */
 typedef struct NewRow
@@ -419,4 +420,13 @@ dispatch_announce_change(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcacheByRelid(catalog_get()->backends);
 	wake_all_at_commit();
 	return PointerGetDatum(NULL);
+}
+
+/* Rows of dispatch.exceptions were changed by somebody else than a worker. */
+Datum
+dispatch_announce_exceptions(PG_FUNCTION_ARGS)
+{
+	CacheInvalidateRelcacheByRelid(catalog_get()->exceptions);
+	wake_all_at_commit();
+	PG_RETURN_VOID();
 }

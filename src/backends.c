@@ -161,6 +161,8 @@ backends_remove(int32 id)
 		"DELETE FROM dispatch.backend_secrets WHERE backend_id OPERATOR(pg_catalog.=) $1",
 		"DELETE FROM dispatch.positions WHERE backend_id OPERATOR(pg_catalog.=) $1",
 		"DELETE FROM dispatch.scheduled WHERE backend_id OPERATOR(pg_catalog.=) $1",
+		"UPDATE dispatch.exceptions SET status = 'discarded'"
+		" WHERE backend_id OPERATOR(pg_catalog.=) $1 AND status IN ('retrying', 'parked', 'failed')",
 		"DELETE FROM dispatch.backends WHERE id OPERATOR(pg_catalog.=) $1",
 	};
 	Oid			argtype = INT4OID;

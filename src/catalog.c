@@ -21,6 +21,9 @@
 #define OUR_EXTENSION "dispatch"
 
 uint64		catalog_backends_generation = 1;
+uint64		catalog_exceptions_generation = 1;
+
+bool		catalog_extension_replaced = false;
 
 static Catalog cache;
 static bool cache_valid = false;
@@ -34,13 +37,16 @@ forget_relation(Datum arg, Oid relation)
 	{
 		/* Nothing is known to compare with: assume that it concerns us. */
 		catalog_backends_generation++;
+		catalog_exceptions_generation++;
 		lookup_disturbed = true;
 		return;
 	}
 	if (relation == InvalidOid || relation == cache.backends)
 		catalog_backends_generation++;
+	if (relation == InvalidOid || relation == cache.exceptions)
+		catalog_exceptions_generation++;
 	if (relation == InvalidOid || relation == cache.outbox_sequence ||
-		relation == cache.scheduled || relation == cache.backends ||
+		relation == cache.scheduled || relation == cache.exceptions || relation == cache.backends ||
 		relation == cache.backends_name_index || relation == cache.positions ||
 		relation == cache.positions_index)
 		cache_valid = false;
@@ -100,6 +106,7 @@ catalog_get(void)
 			found.late_indexes[i] = find_of_segment("outbox_%d_late_idx", i, schema);
 		}
 		found.scheduled = find_relation("scheduled", schema);
+		found.exceptions = find_relation("exceptions", schema);
 		found.backends = find_relation("backends", schema);
 		found.backends_name_index = find_relation("backends_name_idx", schema);
 		found.positions = find_relation("positions", schema);
@@ -114,10 +121,19 @@ catalog_get(void)
 bool
 catalog_lock_extension(void)
 {
+	static Oid	ours = InvalidOid;
 	Oid			extension = get_extension_oid(OUR_EXTENSION, true);
 
 	if (!OidIsValid(extension))
 		return false;
+
+	/* What we remember is of the tables of another one. */
+	if (OidIsValid(ours) && extension != ours)
+	{
+		catalog_extension_replaced = true;
+		return false;
+	}
+	ours = extension;
 	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 
 	/* It may have gone, or have been made anew, while we waited. */

@@ -17,6 +17,7 @@ typedef struct Catalog
 	Oid			new_indexes[OUTBOX_SEGMENTS];	/* (backend_id, id) of each */
 	Oid			late_indexes[OUTBOX_SEGMENTS];	/* (backend_id, xid, id) */
 	Oid			scheduled;
+	Oid			exceptions;
 	Oid			backends;
 	Oid			backends_name_index;
 	Oid			positions;
@@ -32,6 +33,9 @@ extern const Catalog *catalog_get(void);
 /* Counts up whenever dispatch.backends may have changed. */
 extern uint64 catalog_backends_generation;
 
+/* And whenever somebody else than its worker changed dispatch.exceptions. */
+extern uint64 catalog_exceptions_generation;
+
 extern void catalog_register(void);
 
 /*
@@ -41,5 +45,8 @@ extern void catalog_register(void);
  * short transaction of theirs and can never end in a deadlock with one.
  */
 extern bool catalog_lock_extension(void);
+
+/* It has been dropped and created again since this process started. */
+extern bool catalog_extension_replaced;
 
 #endif							/* CATALOG_H */

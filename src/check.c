@@ -71,7 +71,7 @@ prepare(void *arg)
 
 	backend = backends_read(*(int32 *) arg);
 	if (backend != NULL)
-		delivery = delivery_create(backend, ignore_delivered);
+		delivery = delivery_create(backend, retry_queue_create(), ignore_delivered);
 	MemoryContextSwitchTo(old);
 }
 

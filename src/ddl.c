@@ -104,6 +104,8 @@ evict(Oid database)
 	slot = database_slot_take(database);
 	if (slot != NULL)
 	{
+		/* One that is registered and not up yet is too late by this. */
+		slot->generation++;
 		slot->evictor_pid = MyProcPid;
 		if (slot->manager_pid != 0)
 			kill(slot->manager_pid, SIGTERM);

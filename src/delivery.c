@@ -12,9 +12,10 @@
  * us in, nothing is the fault of an event: the connection is closed, and after
  * a growing, jittered delay one single event probes whether it is back, then
  * two, four and so on: a broker that is full takes a few, and must not be met
- * with everything at once, nor be called well each time.  If an
- * event itself is refused, its entry has failed, and nothing is sent past it
- * until somebody has mended the cause.
+ * with everything at once, nor be called well each time.  If an event itself
+ * is refused, that costs it an attempt; it is tried again after a delay of its
+ * own, or becomes a dead letter, and the rest goes on, but for later events of
+ * its key, which are parked behind it.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +37,9 @@
 #define OUTAGE_MAX_DELAY 30000
 #define CONFIGURATION_DELAY 5000
 #define CONFIGURATION_MAX_DELAY 60000
+
+/* Delay (ms) of an event whose stream, topic or the like is not fit for it. */
+#define DESTINATION_DELAY 10000
 
 /* So many events in flight, after trouble, show that it is over. */
 #define ALLOWANCE_ENOUGH 1024
@@ -100,15 +104,28 @@ sent_entry(Delivery *delivery, DispatchMessage *message)
 	return entry;
 }
 
+static Window *
+window_of(const Delivery *delivery, const Entry *entry)
+{
+	return entry->is_retry ? delivery->retries : delivery->window;
+}
+
+int
+delivery_in_flight(const Delivery *delivery)
+{
+	return delivery->window->sent + delivery->retries->sent;
+}
+
 static void
 host_delivered(DispatchHost *host, DispatchMessage *message)
 {
 	Delivery   *delivery = delivery_of(host);
 	Entry	   *entry = sent_entry(delivery, message);
 
-	window_set_state(delivery->window, entry, ENTRY_DELIVERED);
-	if (delivery->failures > 0 && delivery->window->sent == 0)
+	window_set_state(window_of(delivery, entry), entry, ENTRY_DELIVERED);
+	if (delivery->failures > 0 && delivery_in_flight(delivery) == 0)
 		delivery->allowance = Min(delivery->allowance * 2, ALLOWANCE_ENOUGH);
+	delivery->singly = Max(delivery->singly - 1, 0);
 	delivery->on_delivered(entry);
 }
 
@@ -117,20 +134,18 @@ host_failed(DispatchHost *host, DispatchMessage *message,
 			DispatchErrorClass error_class, const char *text)
 {
 	Delivery   *delivery = delivery_of(host);
-	Entry	   *entry = sent_entry(delivery, message);
 
-	window_set_state(delivery->window, entry, ENTRY_FAILED);
-	entry->error_class = error_class;
-	entry->error = MemoryContextAlloc(entry->batch->context, ERROR_TEXT_LEN);
-	error_text_copy(entry->error, ERROR_TEXT_LEN, text);
+	delivery->singly = Max(delivery->singly - 1, 0);
+	delivery_fail_entry(delivery, sent_entry(delivery, message), error_class, text);
 }
 
 static void
 host_returned(DispatchHost *host, DispatchMessage *message)
 {
 	Delivery   *delivery = delivery_of(host);
+	Entry	   *entry = sent_entry(delivery, message);
 
-	window_set_state(delivery->window, sent_entry(delivery, message), ENTRY_WAITING);
+	window_set_state(window_of(delivery, entry), entry, ENTRY_WAITING);
 }
 
 static void
@@ -144,12 +159,81 @@ host_explain(DispatchHost *host, DispatchErrorClass error_class, const char *tex
 }
 
 /* ------------------------------------------------------------------------
+ * Events that fail
+ * ------------------------------------------------------------------------
+ */
+
+/* When to try again after so many attempts. */
+static TimestampTz
+next_attempt(const Backend *backend, int attempts)
+{
+	long		delay = backend->retry_delay;
+
+	if (backend->retry_backoff)
+		delay = backoff_delay(attempts, backend->retry_delay, backend->retry_max_delay);
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+}
+
+/* What the row of an entry's event says, before it had one. */
+static Exception
+new_exception(const Entry *entry, ExceptionStatus status)
+{
+	Exception	exception = {0};
+
+	exception.id = entry->event->id;
+	exception.event_id = entry->event->event_id;
+	exception.status = status;
+	exception.has_key = entry->event->key != NULL;
+	exception.key_hash = entry->key_hash;
+	return exception;
+}
+
+void
+delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_class,
+					const char *text)
+{
+	Exception  *exception = &entry->exception;
+	int			max_retries = entry->event->max_retries >= 0 ?
+		entry->event->max_retries : delivery->backend->max_retries;
+
+	entry->error = MemoryContextAlloc(entry->batch->context, ERROR_TEXT_LEN);
+	error_text_copy(entry->error, ERROR_TEXT_LEN, text);
+
+	if (!entry->is_retry)
+		*exception = new_exception(entry, EXCEPTION_RETRYING);
+	exception->status = EXCEPTION_RETRYING;
+	if (error_class == DISPATCH_DESTINATION)
+		exception->next_attempt_at =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DESTINATION_DELAY);
+	else if (error_class == DISPATCH_EVENT_REJECTED || ++exception->attempts > max_retries)
+		exception->status = EXCEPTION_FAILED;
+	else
+		exception->next_attempt_at = next_attempt(delivery->backend, exception->attempts);
+
+	if (entry->is_retry)
+		window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
+	else
+		retry_queue_add(delivery->queue, exception, true);
+	window_set_state(window_of(delivery, entry), entry, ENTRY_FAILED);
+}
+
+/* Later events of a key that is held up must not overtake. */
+static void
+park_entry(Delivery *delivery, Entry *entry)
+{
+	entry->exception = new_exception(entry, EXCEPTION_PARKED);
+	retry_queue_add(delivery->queue, &entry->exception, true);
+	window_set_state(delivery->window, entry, ENTRY_PARKED);
+}
+
+/* ------------------------------------------------------------------------
  * The connection
  * ------------------------------------------------------------------------
  */
 
 Delivery *
-delivery_create(const Backend *backend, void (*on_delivered) (const Entry *entry))
+delivery_create(const Backend *backend, RetryQueue *queue,
+				void (*on_delivered) (const Entry *entry))
 {
 	Delivery   *delivery = palloc0_object(Delivery);
 
@@ -158,6 +242,8 @@ delivery_create(const Backend *backend, void (*on_delivered) (const Entry *entry
 	delivery->transport = transport_find(backend->transport);
 	delivery->maker = message_maker_create(delivery->transport, backend->options);
 	delivery->window = window_create();
+	delivery->retries = window_create();
+	delivery->queue = queue;
 	delivery->on_delivered = on_delivered;
 	delivery->host.backend = backend->name;
 	delivery->host.owner = backend->owner;
@@ -180,6 +266,7 @@ delivery_disconnect(Delivery *delivery)
 	delivery->wait.fd = -1;
 	delivery->wait.timeout_ms = -1;
 	window_unsend_all(delivery->window);
+	window_unsend_all(delivery->retries);
 	if (connection != NULL && delivery->transport->close != NULL)
 		delivery->transport->close(connection);
 	if (context != NULL)
@@ -194,7 +281,7 @@ delivery_disconnect(Delivery *delivery)
 static void
 note_loss(Delivery *delivery)
 {
-	bool		was_idle = delivery->was_ready && delivery->window->sent == 0 &&
+	bool		was_idle = delivery->was_ready && delivery_in_flight(delivery) == 0 &&
 		delivery->failures == 0 &&
 		(!delivery->explained || delivery->error_class == DISPATCH_OUTAGE);
 	long		delay;
@@ -204,6 +291,8 @@ note_loss(Delivery *delivery)
 		delivery->error_class = DISPATCH_OUTAGE;
 		strlcpy(delivery->error, "the connection was lost", sizeof(delivery->error));
 	}
+	if (delivery->error_class == DISPATCH_CULPRIT_UNKNOWN)
+		delivery->singly = delivery_in_flight(delivery);
 	delivery_disconnect(delivery);
 	if (was_idle)
 	{
@@ -239,7 +328,8 @@ note_loss(Delivery *delivery)
 static void
 note_recovery(Delivery *delivery)
 {
-	if (delivery->allowance >= ALLOWANCE_ENOUGH || window_count(delivery->window) == 0)
+	if (delivery->allowance >= ALLOWANCE_ENOUGH ||
+		window_count(delivery->window) + window_count(delivery->retries) == 0)
 		delivery->failures = 0;
 	if (delivery->failures > 0 || !delivery->troubled)
 		return;
@@ -262,38 +352,79 @@ open_connection(Delivery *delivery)
 		delivery->state = DISPATCH_LOST;
 }
 
-/* May this entry go out now? */
+/* May one more event be in flight? */
 static bool
-may_send(const Delivery *delivery, const Entry *entry)
+may_send_more(const Delivery *delivery)
 {
-	const Window *window = delivery->window;
+	int			in_flight = delivery_in_flight(delivery);
 
-	/* The broker was in trouble: a few events find out whether it is back. */
-	if (delivery->failures > 0 && window->sent >= delivery->allowance)
+	if (delivery->draining)
 		return false;
-
-	/* Strict order: no two events of a key are under way. */
-	return delivery->backend->ordering != ORDER_STRICT ||
-		!window_key_is_sent(window, entry);
+	/* The broker was in trouble: a few events find out whether it is back. */
+	if (delivery->failures > 0 && in_flight >= delivery->allowance)
+		return false;
+	/* One of some events lost us the connection: which one? */
+	return delivery->singly == 0 || in_flight == 0;
 }
 
-static void
-send_messages(Delivery *delivery)
+/* Must this event wait for another one of its key? */
+static bool
+is_held_up(const Delivery *delivery, const Entry *entry)
 {
-	Window	   *window = delivery->window;
+	if (entry->event->key == NULL || delivery->backend->ordering != ORDER_STRICT)
+		return false;
+	return window_key_is_sent(delivery->window, entry) ||
+		window_key_is_sent(delivery->retries, entry);
+}
+
+static bool
+must_park(const Delivery *delivery, const Entry *entry)
+{
+	return !entry->is_retry && entry->event->key != NULL &&
+		delivery->backend->ordering != ORDER_NONE &&
+		retry_queue_holds_key(delivery->queue, entry->key_hash);
+}
+
+/* Sends from one window as far as that goes; false when nothing more can be taken. */
+static bool
+send_window(Delivery *delivery, Window *window)
+{
 	Entry	   *entry;
 
-	while (!delivery->draining && window->failed == NULL && (entry = window_next(window)) != NULL &&
-		   may_send(delivery, entry))
+	while ((entry = window_next(window)) != NULL)
 	{
+		if (must_park(delivery, entry))
+		{
+			park_entry(delivery, entry);
+			continue;
+		}
+		if (!may_send_more(delivery))
+			return false;
+		if (is_held_up(delivery, entry))
+			return true;
+
 		/* Before send(), which may report the outcome already. */
 		window_set_state(window, entry, ENTRY_SENT);
 		if (!delivery->transport->send(delivery->connection, &entry->message))
 		{
 			window_set_state(window, entry, ENTRY_WAITING);
-			break;
+			return false;
 		}
 	}
+	return true;
+}
+
+static void
+send_messages(Delivery *delivery)
+{
+	if (send_window(delivery, delivery->retries))
+		send_window(delivery, delivery->window);
+}
+
+static bool
+has_waiting(const Delivery *delivery)
+{
+	return window_next(delivery->retries) != NULL || window_next(delivery->window) != NULL;
 }
 
 /* Opens, sends and receives; the transport may raise errors. */
@@ -316,7 +447,7 @@ move_io(Delivery *delivery)
 		/* What has just become free, or ready, can take more. */
 		delivery->busy = delivery->state == DISPATCH_READY && !delivery->draining &&
 			(delivery->outcomes != outcomes || !delivery->was_ready) &&
-			window_next(delivery->window) != NULL;
+			has_waiting(delivery);
 		delivery->was_ready = delivery->state == DISPATCH_READY;
 	}
 }

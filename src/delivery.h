@@ -22,7 +22,10 @@ typedef struct Delivery
 	const Backend *backend;
 	const DispatchTransport *transport;
 	MessageMaker *maker;
-	Window	   *window;
+	Window	   *window;			/* events of the log */
+	Window	   *retries;		/* events that are tried again */
+	RetryQueue *queue;			/* all that are to be, the worker's */
+	int			singly;			/* so many outcomes to come one at a time */
 
 	/* The connection. */
 	DispatchHost host;			/* host.context is NULL: there is none */
@@ -51,8 +54,15 @@ typedef struct Delivery
  * In the current memory context; errors if the transport cannot be loaded or
  * the backend's options are not valid.
  */
-extern Delivery *delivery_create(const Backend *backend,
+extern Delivery *delivery_create(const Backend *backend, RetryQueue *queue,
 								 void (*on_delivered) (const Entry *entry));
+
+/* Events that are with the transport. */
+extern int	delivery_in_flight(const Delivery *delivery);
+
+/* An entry has failed; decides what is to become of it. */
+extern void delivery_fail_entry(Delivery *delivery, Entry *entry,
+								DispatchErrorClass error_class, const char *text);
 
 /*
  * Connects if it is time to, sends what can be sent, and takes in what came

@@ -49,7 +49,5 @@ extern List *exceptions_read_events(int32 backend_id, List *exceptions);
 /* The hash that keys are compared by. */
 extern uint32 exception_key_hash(const char *key);
 
-/* Counts up whenever somebody else may have changed the table. */
-extern uint64 exceptions_generation(void);
 
 #endif							/* EXCEPTIONS_H */

@@ -26,6 +26,7 @@
 
 #include "backends.h"
 #include "backoff.h"
+#include "catalog.h"
 #include "manager.h"
 #include "position.h"
 #include "schedule.h"
@@ -60,6 +61,7 @@ static List *wards = NIL;		/* in TopMemoryContext */
 static TimestampTz next_turn;	/* when something is due without a wake-up */
 static bool told_out_of_workers = false;
 static bool leaving = false;	/* the launcher may forget this database */
+static char *database_name;		/* in turn_context */
 
 /* ------------------------------------------------------------------------
  * Start and end
@@ -111,7 +113,7 @@ leave_database(void)
 			Slots->workers[i].stop = true;
 	slots_wake_workers(MyDatabaseId);
 	LWLockRelease(Slots->lock);
-	leaving = true;
+	leaving = !catalog_extension_replaced;
 	proc_exit(0);
 }
 
@@ -261,7 +263,7 @@ start_worker(const Backend *backend)
 		worker_log(WARNING,
 				   (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					errmsg("out of background worker slots for dispatch in database \"%s\"",
-						   get_database_name(MyDatabaseId)),
+						   database_name),
 					errdetail("No worker could be started for backend \"%s\"; its events wait.",
 							  backend->name),
 					errhint("You might need to increase \"max_worker_processes\".")));
@@ -377,6 +379,7 @@ read_backends(void *arg)
 	MemoryContext old = MemoryContextSwitchTo(turn_context);
 
 	*(List **) arg = backends_read_all();
+	database_name = get_database_name(MyDatabaseId);
 	MemoryContextSwitchTo(old);
 }
 

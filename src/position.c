@@ -30,11 +30,11 @@
 /* Columns after backend_id, in the order of the parameters $2 ... */
 #define COLUMNS \
 	"before_snapshot, before_id, before_xid, upto_snapshot, upto_id, upto_xid," \
-	" settled_id, published, last_published_at"
+	" settled_id, published, retried, last_published_at"
 
 #define UPDATE_BY(condition) \
 	"UPDATE dispatch.positions SET (" COLUMNS ")" \
-	" = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10)" \
+	" = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)" \
 	" WHERE " condition " RETURNING ctid"
 
 #define BY_KEY "backend_id OPERATOR(pg_catalog.=) $1"
@@ -72,9 +72,10 @@ position_load(int32 backend_id, Position *position)
 								   DatumGetFullTransactionId(get_column(6, &isnull)));
 		position->settled_id = DatumGetInt64(get_column(7, &isnull));
 		position->published = DatumGetInt64(get_column(8, &isnull));
-		at = get_column(9, &isnull);
+		position->retried = DatumGetInt64(get_column(9, &isnull));
+		at = get_column(10, &isnull);
 		position->last_published_at = isnull ? 0 : DatumGetTimestampTz(at);
-		position->row = *(ItemPointer) DatumGetPointer(get_column(10, &isnull));
+		position->row = *(ItemPointer) DatumGetPointer(get_column(11, &isnull));
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
@@ -96,7 +97,7 @@ run_save(SPIPlanPtr *plan, const char *statement, Datum *args, const char *nulls
 {
 	static Oid	argtypes[] = {
 		INT4OID, PG_SNAPSHOTOID, INT8OID, XID8OID, PG_SNAPSHOTOID, INT8OID, XID8OID,
-		INT8OID, INT8OID, TIMESTAMPTZOID, TIDOID
+		INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIDOID
 	};
 	bool		isnull;
 
@@ -121,8 +122,8 @@ position_save(int32 backend_id, Position *position)
 	static SPIPlanPtr update_by_place = NULL;
 	static SPIPlanPtr update_by_key = NULL;
 	static SPIPlanPtr insert = NULL;
-	Datum		args[11];
-	char		nulls[] = "           ";
+	Datum		args[12];
+	char		nulls[] = "            ";
 
 	SPI_connect();
 	args[0] = Int32GetDatum(backend_id);
@@ -134,21 +135,22 @@ position_save(int32 backend_id, Position *position)
 	args[6] = FullTransactionIdGetDatum(position->upto->next_xid);
 	args[7] = Int64GetDatum(position->settled_id);
 	args[8] = Int64GetDatum(position->published);
-	args[9] = TimestampTzGetDatum(position->last_published_at);
-	args[10] = PointerGetDatum(&position->row);
+	args[9] = Int64GetDatum(position->retried);
+	args[10] = TimestampTzGetDatum(position->last_published_at);
+	args[11] = PointerGetDatum(&position->row);
 	if (position->last_published_at == 0)
-		nulls[9] = 'n';
+		nulls[10] = 'n';
 
 	if (!ItemPointerIsValid(&position->row) ||
-		!run_save(&update_by_place, UPDATE_BY(BY_KEY " AND ctid OPERATOR(pg_catalog.=) $11"),
+		!run_save(&update_by_place, UPDATE_BY(BY_KEY " AND ctid OPERATOR(pg_catalog.=) $12"),
 				  args, nulls, &position->row))
 	{
 		ItemPointerSetInvalid(&position->row);
-		if (!run_save(&update_by_key, UPDATE_BY(BY_KEY " AND $11 IS NOT NULL"),
+		if (!run_save(&update_by_key, UPDATE_BY(BY_KEY " AND $12 IS NOT NULL"),
 					  args, nulls, &position->row))
 			run_save(&insert,
 					 "INSERT INTO dispatch.positions (backend_id, " COLUMNS ")"
-					 " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10 WHERE $11 IS NOT NULL"
+					 " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 WHERE $12 IS NOT NULL"
 					 " RETURNING ctid",
 					 args, nulls, &position->row);
 	}

@@ -24,6 +24,7 @@ typedef struct Position
 	Tick	   *upto;
 	int64		settled_id;
 	int64		published;		/* events delivered, ever */
+	int64		retried;		/* failed attempts that were repeated */
 	TimestampTz last_published_at;	/* 0: never */
 	ItemPointerData row;		/* where it was stored last; invalid: unknown */
 } Position;

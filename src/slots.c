@@ -32,7 +32,7 @@ const char *const worker_state_names[] = {
 	[WORKER_CONNECTING] = "connecting",
 	[WORKER_OUTAGE] = "outage",
 	[WORKER_MISCONFIGURED] = "configuration error",
-	[WORKER_EVENT_FAILED] = "event failed",
+	[WORKER_BLOCKED] = "blocked",
 	[WORKER_DATABASE_ERROR] = "database error",
 };
 

@@ -22,7 +22,7 @@ typedef enum WorkerState
 	WORKER_CONNECTING,
 	WORKER_OUTAGE,				/* the broker is away or full: backing off */
 	WORKER_MISCONFIGURED,		/* an operator must act */
-	WORKER_EVENT_FAILED,		/* stopped at an event that failed */
+	WORKER_BLOCKED,				/* too many events wait for another attempt */
 	WORKER_DATABASE_ERROR		/* cannot read or write our own tables */
 } WorkerState;
 
@@ -63,6 +63,7 @@ typedef struct WorkerReport
 	int			in_flight;		/* events sent and not settled */
 	double		rate;			/* events a second, lately */
 	int64		published;		/* ever, by this backend */
+	int64		retried;		/* attempts that failed and are repeated */
 	TimestampTz last_published_at;
 	TimestampTz last_error_at;
 	TimestampTz next_attempt_at;	/* of connecting; 0: none is due */

@@ -68,8 +68,8 @@ dispatch_workers(PG_FUNCTION_ARGS)
 		int32		backend_id;
 		int			pid;
 		bool		ours;
-		Datum		values[13];
-		bool		nulls[13] = {0};
+		Datum		values[14];
+		bool		nulls[14] = {0};
 		int			n = 0;
 
 		LWLockAcquire(Slots->lock, LW_SHARED);
@@ -89,6 +89,7 @@ dispatch_workers(PG_FUNCTION_ARGS)
 		values[n++] = Int32GetDatum(report.in_flight);
 		values[n++] = Float8GetDatum(report.rate);
 		values[n++] = Int64GetDatum(report.published);
+		values[n++] = Int64GetDatum(report.retried);
 		set_timestamp(values, nulls, n++, report.last_published_at);
 		set_latency(values, nulls, n++, &report, 0.50);
 		set_latency(values, nulls, n++, &report, 0.95);

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "utils/memutils.h"
 
 #include "window.h"
@@ -57,8 +56,11 @@ window_begin_batch(Window *window, Tick *before, Tick *upto)
 	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
 
 	batch->context = context;
-	batch->before = tick_copy(before);
-	batch->upto = tick_copy(upto);
+	if (before != NULL)
+	{
+		batch->before = tick_copy(before);
+		batch->upto = tick_copy(upto);
+	}
 	return batch;
 }
 
@@ -66,8 +68,11 @@ static void
 free_batch(Window *window, Batch *batch)
 {
 	window->bytes -= batch->bytes;
-	tick_free(batch->before);
-	tick_free(batch->upto);
+	if (batch->before != NULL)
+	{
+		tick_free(batch->before);
+		tick_free(batch->upto);
+	}
 	MemoryContextDelete(batch->context);
 }
 
@@ -80,10 +85,8 @@ window_add(Window *window, Batch *batch, Entry *entry)
 	entry->number = window->end++;
 	*place_of(window, entry->number) = entry;
 	batch->unsettled++;
-	if (entry->state == ENTRY_FAILED && window->failed == NULL)
-		window->failed = entry;
 	if (entry->event->key != NULL)
-		entry->key_hash = string_hash(entry->event->key, strlen(entry->event->key) + 1);
+		entry->key_hash = exception_key_hash(entry->event->key);
 }
 
 void
@@ -129,9 +132,6 @@ window_set_state(Window *window, Entry *entry, EntryState state)
 		entry->message.transport_data = NULL;
 		window->next = Min(window->next, entry->number);
 	}
-	if (state == ENTRY_FAILED &&
-		(window->failed == NULL || entry->number < window->failed->number))
-		window->failed = entry;
 }
 
 void
@@ -159,16 +159,46 @@ window_first(const Window *window)
 	return window->first < window->end ? *place_of(window, window->first) : NULL;
 }
 
-/* Takes the first entry out. */
+/* The last that is seen of an entry. */
 static void
+release(Window *window, Entry *entry)
+{
+	Batch	   *batch = entry->batch;
+
+	if (--batch->unsettled == 0)
+		free_batch(window, batch);
+}
+
+static Entry *
 remove_first(Window *window)
 {
-	Batch	   *batch = window_first(window)->batch;
+	Entry	   *entry = window_first(window);
 
 	window->first++;
 	window->next = Max(window->next, window->first);
-	if (--batch->unsettled == 0)
-		free_batch(window, batch);
+	return entry;
+}
+
+static void
+hold(Window *window, Entry *entry)
+{
+	MemoryContext old = MemoryContextSwitchTo(window->context);
+
+	window->held = lappend(window->held, entry);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+move_position(Position *position, const Entry *entry)
+{
+	if (position->upto != entry->batch->upto)
+	{
+		tick_free(position->before);
+		tick_free(position->upto);
+		position->before = tick_copy(entry->batch->before);
+		position->upto = tick_copy(entry->batch->upto);
+	}
+	position->settled_id = entry->event->id;
 }
 
 int
@@ -177,20 +207,47 @@ window_settle(Window *window, Position *position)
 	Entry	   *entry;
 	int			count = 0;
 
-	while ((entry = window_first(window)) != NULL && entry->state == ENTRY_DELIVERED)
+	while ((entry = window_first(window)) != NULL &&
+		   entry->state != ENTRY_WAITING && entry->state != ENTRY_SENT)
 	{
-		if (position->upto != entry->batch->upto)
-		{
-			tick_free(position->before);
-			tick_free(position->upto);
-			position->before = tick_copy(entry->batch->before);
-			position->upto = tick_copy(entry->batch->upto);
-		}
-		position->settled_id = entry->event->id;
 		remove_first(window);
+		if (position != NULL)
+			move_position(position, entry);
+		if (entry->state == ENTRY_SKIPPED ||
+			(entry->state == ENTRY_DELIVERED && !entry->is_retry))
+			release(window, entry);
+		else
+			hold(window, entry);
 		count++;
 	}
 	return count;
+}
+
+void
+window_release_held(Window *window)
+{
+	ListCell   *lc;
+
+	foreach(lc, window->held)
+		release(window, lfirst(lc));
+	list_free(window->held);
+	window->held = NIL;
+}
+
+void
+window_skip_key(Window *window, uint32 key_hash, RetryQueue *queue)
+{
+	for (uint64 i = window->next; i < window->end; i++)
+	{
+		Entry	   *entry = *place_of(window, i);
+
+		if (entry->state == ENTRY_WAITING && entry->event->key != NULL &&
+			entry->key_hash % KEY_COUNTERS == key_hash % KEY_COUNTERS)
+		{
+			window_set_state(window, entry, ENTRY_SKIPPED);
+			retry_queue_put_back(queue, &entry->exception);
+		}
+	}
 }
 
 void
@@ -198,7 +255,7 @@ window_clear(Window *window)
 {
 	Assert(window->sent == 0);
 	while (window->first < window->end)
-		remove_first(window);
+		release(window, remove_first(window));
+	window_release_held(window);
 	window->next = window->end;
-	window->failed = NULL;
 }

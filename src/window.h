@@ -10,22 +10,26 @@
 
 #include "dispatch_transport.h"
 #include "event.h"
+#include "exceptions.h"
 #include "position.h"
+#include "retry_queue.h"
 
 typedef enum EntryState
 {
 	ENTRY_WAITING,				/* to be sent */
 	ENTRY_SENT,					/* no outcome yet */
 	ENTRY_DELIVERED,
-	ENTRY_FAILED
+	ENTRY_FAILED,				/* needs another attempt, or is a dead letter */
+	ENTRY_PARKED,				/* waits behind another one of its key */
+	ENTRY_SKIPPED				/* of a retry: is not to be sent now after all */
 } EntryState;
 
 /* Events that were read together, and their memory. */
 typedef struct Batch
 {
 	MemoryContext context;
-	Tick	   *before;			/* the ticks that they are between */
-	Tick	   *upto;
+	Tick	   *before;			/* the ticks that they are between; NULL of */
+	Tick	   *upto;			/* retries */
 	int			unsettled;		/* entries that have not left the window */
 	Size		bytes;
 } Batch;
@@ -38,12 +42,10 @@ typedef struct Entry
 	EntryState	state;
 	uint64		number;			/* place in the window, counted from the start */
 	uint32		key_hash;		/* of event->key, if it has one */
-	DispatchErrorClass error_class; /* of ENTRY_FAILED */
-	char	   *error;
+	bool		is_retry;		/* has a row in dispatch.exceptions */
+	Exception	exception;		/* of that row, or of the one that is to be */
+	char	   *error;			/* of the last attempt; NULL: none */
 } Entry;
-
-/* Keys share counters; what shares one at most waits for the other. */
-#define KEY_COUNTERS 4096
 
 /* Entries first <= number < end, of which those before next need no look. */
 typedef struct Window
@@ -56,7 +58,8 @@ typedef struct Window
 	uint64		end;
 	Size		bytes;			/* of all batches */
 	int			sent;			/* entries in state ENTRY_SENT */
-	Entry	   *failed;			/* the first in state ENTRY_FAILED; NULL: none */
+	List	   *held;			/* entries that have left it, but whose outcome
+								 * is not stored yet */
 	uint32		keys_sent[KEY_COUNTERS];	/* of those sent, by hash of the key */
 } Window;
 
@@ -86,10 +89,18 @@ extern bool window_key_is_sent(const Window *window, const Entry *entry);
 extern Entry *window_first(const Window *window);
 
 /*
- * Lets go of the entries at the front that were delivered, and moves the
- * position past them.  Returns how many.
+ * Lets go of the entries at the front that have an outcome.  In the window of
+ * the log that moves the position past them, and those that were delivered are
+ * done with; in that of retries, position is NULL.  All others are held until
+ * their outcome is stored.  Returns how many have left.
  */
 extern int	window_settle(Window *window, Position *position);
+
+/* The outcomes of those held are stored. */
+extern void window_release_held(Window *window);
+
+/* Skips those entries that are waiting and have a key of that hash. */
+extern void window_skip_key(Window *window, uint32 key_hash, RetryQueue *queue);
 
 /* Forgets all entries; none of them must be with a transport. */
 extern void window_clear(Window *window);

@@ -6,12 +6,9 @@ SELECT dispatch.create_backend('default', 'notify');
 SELECT dispatch.pause_backend('default');
 COMMIT;
 
--- What there is, in order of publication, and none of it any more.
+-- What was published, in that order; and then, none of it any more.
 CREATE FUNCTION take_events() RETURNS text LANGUAGE sql AS $$
-	WITH taken AS (
-		SELECT string_agg(event_type, ' ' ORDER BY o.id) AS types
-		FROM dispatch.outbox AS o)
-	SELECT types FROM taken
+	SELECT string_agg(event_type, ' ' ORDER BY id) FROM dispatch.outbox
 $$;
 \set take 'SELECT take_events(); TRUNCATE dispatch.outbox;'
 
@@ -217,6 +214,7 @@ TRUNCATE dispatch.outbox;
 
 -- Only an insert: no other row changes, no lock outlives the call that anybody
 -- else could wait for, and nothing is held on the table of backends.
+\c -
 BEGIN;
 SELECT dispatch.publish('first', 's'), dispatch.publish('second', 's', key => 'k') \g /dev/null
 SELECT relname, n_tup_ins AS inserted, n_tup_upd AS updated, n_tup_del AS deleted

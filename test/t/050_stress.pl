@@ -19,14 +19,15 @@ use Time::HiRes qw(sleep time);
 my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 30;
 my $SEED = $ENV{DISPATCH_STRESS_SEED} // time % 100_000;
 my $FAULTS = 12;
+my $FREEZE_SECONDS = 0.2;
 my $DRAIN_SECONDS = 60;
+my $END_WORKERS =
+  q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
 
 my $redis = RedisServer->new(appendonly => 1);
 my $node = new_cluster(
 	'stress', "max_prepared_transactions = 100\nlog_statement = none",
 	extra => [ '--no-sync', '--encoding=UTF8' ]);
-my $end_workers =
-  q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
 
 sub new_run
 {
@@ -55,17 +56,31 @@ sub finish_run
 	return $report;
 }
 
-# What is done to them, by turns; the server comes in between.
-my %done = (worker => 0, redis => 0, 'redis killed' => 0, server => 0);
+# A frozen Redis has been sent what it has not acted upon.
+sub freeze_redis
+{
+	$redis->sigstop;
+	sleep $FREEZE_SECONDS;
+	return;
+}
+
+sub end_workers
+{
+	wait_until(sub { $node->safe_psql('postgres', $END_WORKERS) =~ /t/ }, 'a worker to end');
+	return;
+}
+
+# What is done to them, by turns; the server comes in between.  What comes last
+# must not be cured by a new process.
 my %fault = (
-	worker => sub {
-		wait_until(sub { $node->safe_psql('postgres', $end_workers) =~ /t/ }, 'a worker to end');
-		1;
-	},
-	redis => sub { $redis->restart; 1 },
-	'redis killed' => sub { $redis->kill9; sleep rand(0.5); $redis->start; 1 },
-	server => sub { $node->restart('fast'); 1 });
-my @turns = ('worker', 'redis', 'worker', 'redis killed');
+	worker => sub { end_workers() },
+	'worker, events in flight' => sub { freeze_redis(); end_workers(); $redis->sigcont },
+	redis => sub { $redis->restart },
+	'redis killed, events in flight' => sub { freeze_redis(); $redis->kill9; $redis->start },
+	server => sub { $node->restart('fast') });
+my @turns =
+  ('worker', 'worker, events in flight', 'redis', 'redis killed, events in flight');
+my %done = map { $_ => 0 } keys %fault;
 
 $node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 
@@ -76,15 +91,15 @@ my $report = finish_run($calm);
 is($report->{duplicates}, 0, 'calm: nothing came twice');
 is($report->{sessions_lost}, 0, 'calm: no client lost its session');
 
-srand($SEED);
 my $stormy = new_run('stormy');
 $stormy->start;
-foreach my $turn (1 .. $FAULTS)
+foreach my $turn (0 .. $FAULTS - 1)
 {
 	my $what = $turn == $FAULTS / 2 ? 'server' : $turns[ $turn % @turns ];
 
 	sleep $SECONDS / $FAULTS;
-	$done{$what}++ if $fault{$what}->();
+	$fault{$what}->();
+	$done{$what}++;
 }
 $report = finish_run($stormy);
 cmp_ok($done{$_}, '>', 0, "stormy: fault happened: $_") foreach sort keys %done;

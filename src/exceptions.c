@@ -1,0 +1,226 @@
+/*-------------------------------------------------------------------------
+ *
+ * exceptions.c
+ *	  Events that need more than one attempt: the table dispatch.exceptions.
+ *
+ * Delivery writes nothing for an event, as long as nothing goes wrong with it.
+ * One that fails gets a row here, and so do later events of its key, which must
+ * not overtake it.  A row is a whole copy of its event: what retention does to
+ * the outbox does not matter to it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "exceptions.h"
+#include "outbox.h"
+
+static const char *const status_names[] = {
+	[EXCEPTION_RETRYING] = "retrying",
+	[EXCEPTION_PARKED] = "parked",
+	[EXCEPTION_FAILED] = "failed",
+};
+
+/* Parameters of a statement, gathered one by one. */
+#define MAX_PARAMS 24
+
+typedef struct Params
+{
+	int			count;
+	Oid			types[MAX_PARAMS];
+	Datum		values[MAX_PARAMS];
+	char		nulls[MAX_PARAMS];
+} Params;
+
+static void
+add_param(Params *params, Oid type, Datum value, bool isnull)
+{
+	Assert(params->count < MAX_PARAMS);
+	params->types[params->count] = type;
+	params->values[params->count] = value;
+	params->nulls[params->count] = isnull ? 'n' : ' ';
+	params->count++;
+}
+
+static void
+add_text(Params *params, const char *text)
+{
+	add_param(params, TEXTOID, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
+}
+
+static void
+add_jsonb(Params *params, Jsonb *value)
+{
+	add_param(params, JSONBOID, JsonbPGetDatum(value), value == NULL);
+}
+
+static void
+add_next_attempt(Params *params, const Exception *exception)
+{
+	add_param(params, TIMESTAMPTZOID, TimestampTzGetDatum(exception->next_attempt_at),
+			  exception->status != EXCEPTION_RETRYING);
+}
+
+static void
+run(const char *statement, Params *params)
+{
+	SPI_connect();
+	SPI_execute_with_args(statement, params->count, params->types, params->values,
+						  params->nulls, false, 0);
+	SPI_finish();
+}
+
+uint32
+exception_key_hash(const char *key)
+{
+	return string_hash(key, strlen(key) + 1);
+}
+
+void
+exception_insert(const Event *event, const Exception *exception, const char *error)
+{
+	Params		params = {0};
+
+	add_param(&params, XID8OID, FullTransactionIdGetDatum(event->xid), false);
+	add_param(&params, INT8OID, Int64GetDatum(event->id), false);
+	add_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(event->created_at), false);
+	add_param(&params, UUIDOID, UUIDPGetDatum(&event->event_id), false);
+	add_param(&params, INT4OID, Int32GetDatum(event->backend_id), false);
+	add_param(&params, INT4OID, Int32GetDatum(event->max_retries), event->max_retries < 0);
+	add_text(&params, event->event_type);
+	add_text(&params, event->source);
+	add_text(&params, event->subject);
+	add_text(&params, event->key);
+	add_jsonb(&params, event->data);
+	add_jsonb(&params, event->options);
+	add_text(&params, status_names[exception->status]);
+	add_param(&params, INT4OID, Int32GetDatum(exception->attempts), false);
+	add_next_attempt(&params, exception);
+	add_text(&params, error);
+	run("INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, max_retries,"
+		" segment, event_type, source, subject, key, data, options, status, attempts,"
+		" next_attempt_at, first_error, last_error, first_failed_at, last_failed_at)"
+		" VALUES ($1, $2, $3, $4, $5, $6, -1, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16,"
+		" CASE WHEN $16 IS NOT NULL THEN pg_catalog.now() END,"
+		" CASE WHEN $16 IS NOT NULL THEN pg_catalog.now() END)",
+		&params);
+}
+
+void
+exception_update(const Exception *exception, const char *error)
+{
+	Params		params = {0};
+
+	add_param(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
+	add_text(&params, status_names[exception->status]);
+	add_param(&params, INT4OID, Int32GetDatum(exception->attempts), false);
+	add_next_attempt(&params, exception);
+	add_text(&params, error);
+	run("UPDATE dispatch.exceptions SET status = $2, attempts = $3, next_attempt_at = $4,"
+		" first_error = coalesce(first_error, $5), last_error = coalesce($5, last_error),"
+		" first_failed_at = coalesce(first_failed_at, pg_catalog.now()),"
+		" last_failed_at = pg_catalog.now()"
+		" WHERE event_id OPERATOR(pg_catalog.=) $1",
+		&params);
+}
+
+void
+exception_delete(const Exception *exception)
+{
+	Params		params = {0};
+
+	add_param(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
+	run("DELETE FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) $1", &params);
+}
+
+/* ------------------------------------------------------------------------
+ * Reading
+ * ------------------------------------------------------------------------
+ */
+
+static Exception *
+read_exception(HeapTuple row, TupleDesc desc)
+{
+	Exception  *exception = palloc0_object(Exception);
+	char	   *key = SPI_getvalue(row, desc, 6);
+	bool		isnull;
+	Datum		value;
+
+	exception->id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	exception->event_id = *DatumGetUUIDP(SPI_getbinval(row, desc, 2, &isnull));
+	exception->status = strcmp(SPI_getvalue(row, desc, 3), "retrying") == 0 ?
+		EXCEPTION_RETRYING : EXCEPTION_PARKED;
+	exception->attempts = DatumGetInt32(SPI_getbinval(row, desc, 4, &isnull));
+	value = SPI_getbinval(row, desc, 5, &isnull);
+	exception->next_attempt_at = isnull ? 0 : DatumGetTimestampTz(value);
+	exception->has_key = key != NULL;
+	exception->key_hash = key ? exception_key_hash(key) : 0;
+	return exception;
+}
+
+List *
+exceptions_read_open(int32 backend_id, int limit)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Params		params = {0};
+	List	   *exceptions = NIL;
+
+	add_param(&params, INT4OID, Int32GetDatum(backend_id), false);
+	SPI_connect();
+	SPI_execute_with_args("SELECT id, event_id, status, attempts, next_attempt_at, key"
+						  " FROM dispatch.exceptions"
+						  " WHERE backend_id OPERATOR(pg_catalog.=) $1"
+						  " AND status IN ('retrying', 'parked') ORDER BY id",
+						  params.count, params.types, params.values, params.nulls, true, limit);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		exceptions = lappend(exceptions, read_exception(SPI_tuptable->vals[i],
+														SPI_tuptable->tupdesc));
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return exceptions;
+}
+
+List *
+exceptions_read_events(int32 backend_id, List *exceptions)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Params		params = {0};
+	Datum	   *ids = palloc_array(Datum, list_length(exceptions));
+	List	   *events = NIL;
+	TupleTableSlot *slot;
+	ListCell   *lc;
+
+	foreach(lc, exceptions)
+		ids[foreach_current_index(lc)] = UUIDPGetDatum(&((Exception *) lfirst(lc))->event_id);
+	add_param(&params, UUIDARRAYOID,
+			  PointerGetDatum(construct_array(ids, list_length(exceptions), UUIDOID,
+											  UUID_LEN, false, TYPALIGN_CHAR)), false);
+	SPI_connect();
+	SPI_execute_with_args("SELECT * FROM dispatch.exceptions"
+						  " WHERE event_id OPERATOR(pg_catalog.=) ANY ($1) ORDER BY id",
+						  params.count, params.types, params.values, params.nulls, true, 0);
+	slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		ExecStoreHeapTuple(SPI_tuptable->vals[i], slot, false);
+		events = lappend(events, outbox_read_event(slot));
+		MemoryContextSwitchTo(old);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	SPI_finish();
+	return events;
+}

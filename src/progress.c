@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ *
+ * progress.c
+ *	  What a worker has got done: outcomes, position, answers to flush().
+ *
+ * The invariant of settling: a row of dispatch.exceptions for an event of the
+ * log exists if and only if the stored position has passed that event.  So what
+ * has failed is held until the contiguous settled prefix has reached it, and is
+ * written by the very transaction that moves the position.  A crash takes both
+ * back or neither: nothing is lost or doubled by it, and that transaction may
+ * commit asynchronously.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "catalog.h"
+#include "exceptions.h"
+#include "report.h"
+#include "settings.h"
+#include "worker_state.h"
+
+/* How often (ms) the log hears of events that failed. */
+#define FAILURE_LOG_INTERVAL 10000
+
+void
+progress_load(void *arg)
+{
+	MemoryContext old = MemoryContextSwitchTo(MyWorker.cursor_context);
+
+	position_load(MyWorker.backend_id, &MyWorker.position);
+	MemoryContextSwitchTo(old);
+}
+
+void
+progress_load_queue(void *arg)
+{
+	List	   *exceptions;
+	MemoryContext old;
+
+	MyWorker.exceptions_generation = catalog_exceptions_generation;
+	exceptions = exceptions_read_open(MyWorker.backend_id, RETRY_QUEUE_MAX + 1);
+	old = MemoryContextSwitchTo(MyWorker.queue_context);
+	retry_queue_match(MyWorker.queue, exceptions);
+	MemoryContextSwitchTo(old);
+}
+
+/* An event's row says what came of it. */
+static void
+store_outcome(const Entry *entry)
+{
+	if (!entry->is_retry)
+		exception_insert(entry->event, &entry->exception, entry->error);
+	else if (entry->state == ENTRY_DELIVERED)
+		exception_delete(&entry->exception);
+	else
+		exception_update(&entry->exception, entry->error);
+}
+
+/*
+ * Rows of events that have failed are written by the very transaction that
+ * moves the position past them: a crash takes both back or neither.
+ */
+static void
+save_progress(void *arg)
+{
+	ListCell   *lc;
+
+	if (MyWorker.delivery != NULL)
+	{
+		foreach(lc, MyWorker.delivery->window->held)
+			store_outcome(lfirst(lc));
+		foreach(lc, MyWorker.delivery->retries->held)
+			store_outcome(lfirst(lc));
+	}
+	MyWorker.position.published = MyWorker.report.published;
+	MyWorker.position.retried = MyWorker.report.retried;
+	MyWorker.position.last_published_at = MyWorker.report.last_published_at;
+	position_save(MyWorker.backend_id, &MyWorker.position);
+}
+
+/*
+ * Tells of an event that has failed: the view always, the log now and then,
+ * for a thousand may fail for the same reason.
+ */
+static void
+tell_of_failure(const Entry *entry)
+{
+	static TimestampTz told_at = 0;
+	static int	untold = 0;
+	bool		is_dead = entry->exception.status == EXCEPTION_FAILED;
+
+	report_error(&MyWorker.report, entry->error);
+	if (!is_dead)
+		MyWorker.report.retried++;
+	if (MyWorker.turn_time - told_at < FAILURE_LOG_INTERVAL * INT64CONST(1000))
+	{
+		untold++;
+		return;
+	}
+	worker_log(WARNING,
+			   (errmsg("backend \"%s\": event %s failed: %s",
+					   MyWorker.backend->name, entry->message.event_id, entry->error),
+				is_dead ? errdetail("It is a dead letter now: see dispatch.dead_letters.") :
+				errdetail("It will be tried again."),
+				untold > 0 ? errhint("%d more have failed since the last such message.", untold) : 0));
+	told_at = MyWorker.turn_time;
+	untold = 0;
+}
+
+/* The queue learns what was stored. */
+static void
+release_held(Window *window)
+{
+	ListCell   *lc;
+
+	foreach(lc, window->held)
+	{
+		const Entry *entry = lfirst(lc);
+
+		if (entry->state == ENTRY_FAILED)
+			tell_of_failure(entry);
+		if (entry->state == ENTRY_DELIVERED || entry->exception.status == EXCEPTION_FAILED)
+			retry_queue_remove(MyWorker.queue, &entry->exception);
+		else
+			retry_queue_put_back(MyWorker.queue, &entry->exception);
+		MyWorker.next_retry = MyWorker.turn_time; /* it may be due, or let others go */
+	}
+	window_release_held(window);
+}
+
+/* Is there an outcome that no row tells of yet? */
+static bool
+holds_outcomes(void)
+{
+	return MyWorker.delivery->window->held != NIL || MyWorker.delivery->retries->held != NIL;
+}
+
+/* Between the newest ticks nothing is left: the position moves on to now. */
+static void
+skip_to_end(void)
+{
+	if (MyWorker.position.before == cursor_upto(MyWorker.cursor))
+		return;
+	tick_free(MyWorker.position.before);
+	tick_free(MyWorker.position.upto);
+	MyWorker.position.before = tick_copy(cursor_upto(MyWorker.cursor));
+	MyWorker.position.upto = tick_copy(cursor_upto(MyWorker.cursor));
+	MyWorker.position.settled_id = PG_INT64_MIN;
+}
+
+/* Tells flush() how far all is settled. */
+static void
+answer_flush(uint32 flushed)
+{
+	if ((int32) (flushed - pg_atomic_read_u32(&MyWorker.slot->flush_done)) > 0)
+		pg_atomic_write_u32(&MyWorker.slot->flush_done, flushed);
+}
+
+/* Lets go of what has its outcome. */
+void
+progress_settle(void)
+{
+	int			left;
+
+	left = window_settle(MyWorker.delivery->window, &MyWorker.position);
+	left += window_settle(MyWorker.delivery->retries, NULL);
+	if (left > 0 && MyWorker.moved_at == 0)
+		MyWorker.moved_at = MyWorker.turn_time;
+}
+
+/*
+ * Tells others how far all is settled: not before a crash can change nothing
+ * about it.
+ */
+void
+progress_announce(void)
+{
+	const Entry *first = window_first(MyWorker.delivery->window);
+
+	if (holds_outcomes())
+		return;
+	if (first != NULL)
+		answer_flush(first->batch->before->flush_request);
+	else if (cursor_at_end(MyWorker.cursor))
+	{
+		skip_to_end();
+		answer_flush(cursor_upto(MyWorker.cursor)->flush_request);
+	}
+	report_position(&MyWorker.report, &MyWorker.position);
+}
+
+void
+progress_save(void)
+{
+	if (!worker_run_step(save_progress, NULL, "store its progress"))
+		return;
+	MyWorker.moved_at = 0;
+	if (MyWorker.delivery != NULL)
+	{
+		release_held(MyWorker.delivery->window);
+		release_held(MyWorker.delivery->retries);
+	}
+}

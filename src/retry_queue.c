@@ -1,0 +1,210 @@
+/*-------------------------------------------------------------------------
+ *
+ * retry_queue.c
+ *	  Which events of a backend wait for another attempt, and in what order.
+ *
+ * The worker's memory of the rows of dispatch.exceptions that are still open,
+ * a few dozen bytes each: the events themselves stay in the table until it is
+ * their turn.  It also holds events whose row is yet to be written, so that it
+ * alone can tell whether a key is held up.
+ *
+ * In order of their ids, and by key: an event that has failed goes alone, and
+ * what is parked behind it follows when it is settled; parked events follow
+ * each other without waiting, as events of the log do, unless the ordering is
+ * strict.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "retry_queue.h"
+
+typedef struct Item
+{
+	Exception	exception;
+	bool		busy;
+	bool		matched;		/* for retry_queue_match() */
+} Item;
+
+struct RetryQueue
+{
+	MemoryContext context;
+	int			count;
+	int			allocated;
+	Item	   *items;			/* by id */
+	uint32		keys[KEY_COUNTERS]; /* items by hash of their key */
+};
+
+RetryQueue *
+retry_queue_create(void)
+{
+	RetryQueue *queue = palloc0_object(RetryQueue);
+
+	queue->context = CurrentMemoryContext;
+	queue->allocated = 64;
+	queue->items = palloc_array(Item, queue->allocated);
+	return queue;
+}
+
+int
+retry_queue_count(const RetryQueue *queue)
+{
+	return queue->count;
+}
+
+bool
+retry_queue_holds_key(const RetryQueue *queue, uint32 key_hash)
+{
+	return queue->keys[key_hash % KEY_COUNTERS] > 0;
+}
+
+/* The place of an id, or where it would be. */
+static int
+place_of(const RetryQueue *queue, const Exception *exception)
+{
+	int			low = 0;
+	int			high = queue->count;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (queue->items[middle].exception.id < exception->id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static Item *
+find(const RetryQueue *queue, const Exception *exception)
+{
+	for (int i = place_of(queue, exception);
+		 i < queue->count && queue->items[i].exception.id == exception->id; i++)
+		if (memcmp(&queue->items[i].exception.event_id, &exception->event_id, UUID_LEN) == 0)
+			return &queue->items[i];
+	return NULL;
+}
+
+static void
+count_key(RetryQueue *queue, const Exception *exception, int change)
+{
+	if (exception->has_key)
+		queue->keys[exception->key_hash % KEY_COUNTERS] += change;
+}
+
+void
+retry_queue_add(RetryQueue *queue, const Exception *exception, bool busy)
+{
+	int			place = place_of(queue, exception);
+
+	if (queue->count == queue->allocated)
+	{
+		queue->allocated *= 2;
+		queue->items = repalloc_array(queue->items, Item, queue->allocated);
+	}
+	memmove(&queue->items[place + 1], &queue->items[place],
+			(queue->count - place) * sizeof(Item));
+	queue->items[place].exception = *exception;
+	queue->items[place].busy = busy;
+	queue->items[place].matched = true;
+	queue->count++;
+	count_key(queue, exception, 1);
+}
+
+void
+retry_queue_put_back(RetryQueue *queue, const Exception *exception)
+{
+	Item	   *item = find(queue, exception);
+
+	if (item == NULL)
+		return;
+	item->exception = *exception;
+	item->busy = false;
+}
+
+static void
+remove_at(RetryQueue *queue, int place)
+{
+	count_key(queue, &queue->items[place].exception, -1);
+	memmove(&queue->items[place], &queue->items[place + 1],
+			(queue->count - place - 1) * sizeof(Item));
+	queue->count--;
+}
+
+void
+retry_queue_remove(RetryQueue *queue, const Exception *exception)
+{
+	Item	   *item = find(queue, exception);
+
+	if (item != NULL)
+		remove_at(queue, item - queue->items);
+}
+
+void
+retry_queue_match(RetryQueue *queue, List *exceptions)
+{
+	ListCell   *lc;
+
+	for (int i = 0; i < queue->count; i++)
+		queue->items[i].matched = queue->items[i].busy;
+	foreach(lc, exceptions)
+	{
+		Exception  *exception = lfirst(lc);
+		Item	   *item = find(queue, exception);
+
+		if (item == NULL)
+			retry_queue_add(queue, exception, false);
+		else if (!item->busy)
+		{
+			item->exception = *exception;
+			item->matched = true;
+		}
+	}
+	for (int i = queue->count - 1; i >= 0; i--)
+		if (!queue->items[i].matched)
+			remove_at(queue, i);
+}
+
+List *
+retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
+				 int maximum, TimestampTz *next_due)
+{
+	bool		held[KEY_COUNTERS] = {0};
+	List	   *picked = NIL;
+
+	*next_due = 0;
+	for (int i = 0; i < queue->count && list_length(picked) < maximum; i++)
+	{
+		Item	   *item = &queue->items[i];
+		Exception  *exception = &item->exception;
+		uint32		key = exception->key_hash % KEY_COUNTERS;
+		bool		is_ordered = exception->has_key && ordering != ORDER_NONE;
+		bool		is_due = exception->status == EXCEPTION_PARKED ||
+			exception->next_attempt_at <= now;
+
+		if (is_ordered && held[key])
+			continue;
+		if (!item->busy && !is_due)
+		{
+			if (*next_due == 0 || exception->next_attempt_at < *next_due)
+				*next_due = exception->next_attempt_at;
+		}
+		else if (!item->busy)
+		{
+			Exception  *copy = palloc_object(Exception);
+
+			*copy = *exception;
+			picked = lappend(picked, copy);
+			item->busy = true;
+		}
+		/* Who comes later with this key waits, except behind a parked one. */
+		held[key] = held[key] ||
+			(is_ordered && (exception->status == EXCEPTION_RETRYING ||
+							ordering == ORDER_STRICT || !is_due));
+	}
+	return picked;
+}

@@ -1,0 +1,48 @@
+/*-------------------------------------------------------------------------
+ *
+ * retry_queue.h
+ *	  Which events of a backend wait for another attempt, and in what order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RETRY_QUEUE_H
+#define RETRY_QUEUE_H
+
+#include "backends.h"
+#include "exceptions.h"
+
+/* Keys share counters: what shares one at most waits for the other. */
+#define KEY_COUNTERS 4096
+
+/* More open exceptions than this: the backend is blocked until they settle. */
+#define RETRY_QUEUE_MAX 100000
+
+typedef struct RetryQueue RetryQueue;
+
+extern RetryQueue *retry_queue_create(void);	/* in the current context */
+extern int	retry_queue_count(const RetryQueue *queue);
+
+/* Is there an event with a key of that hash? */
+extern bool retry_queue_holds_key(const RetryQueue *queue, uint32 key_hash);
+
+/*
+ * Adds an event.  While it is busy (in a window, or without a row yet) it is
+ * not picked.
+ */
+extern void retry_queue_add(RetryQueue *queue, const Exception *exception, bool busy);
+/* What became of it: it waits again, as it is now. */
+extern void retry_queue_put_back(RetryQueue *queue, const Exception *exception);
+extern void retry_queue_remove(RetryQueue *queue, const Exception *exception);
+
+/* Makes the queue agree with the rows there are; what is busy stays. */
+extern void retry_queue_match(RetryQueue *queue, List *exceptions);
+
+/*
+ * Picks events that may be tried now, as copies in the current memory
+ * context, and marks them busy.  *next_due is set to when the next one will be
+ * due (0: none will without an outcome).
+ */
+extern List *retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
+							  int maximum, TimestampTz *next_due);
+
+#endif							/* RETRY_QUEUE_H */

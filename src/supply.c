@@ -1,0 +1,176 @@
+/*-------------------------------------------------------------------------
+ *
+ * supply.c
+ *	  Reading events into a worker's windows.
+ *
+ * While the broker works on one batch the next is being read.  An event counts
+ * as read when it is in its window, not before: whatever fails on the way makes
+ * the cursor read it again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+
+#include "durability.h"
+#include "exceptions.h"
+#include "message.h"
+#include "settings.h"
+#include "worker_state.h"
+
+typedef struct ReadStep
+{
+	Batch	   *batch;
+	List	   *picked;			/* of Exception, for retries */
+	List	   *entries;
+	XLogRecPtr	lsn;
+} ReadStep;
+
+/* Makes the entries of events that were read into a batch. */
+static void
+make_entries(ReadStep *read, List *events, bool is_retry)
+{
+	ListCell   *lc;
+
+	foreach(lc, events)
+	{
+		Entry	   *entry = palloc0_object(Entry);
+		const char *error;
+
+		entry->event = lfirst(lc);
+		entry->is_retry = is_retry;
+		if (!message_make(MyWorker.delivery->maker, entry->event, &entry->message, &error))
+			entry->error = pstrdup(error);
+		read->entries = lappend(read->entries, entry);
+	}
+}
+
+/* They are in safe hands now: they go into their window. */
+static void
+add_entries(Window *window, const ReadStep *read)
+{
+	ListCell   *lc;
+
+	foreach(lc, read->entries)
+	{
+		Entry	   *entry = lfirst(lc);
+
+		window_add(window, read->batch, entry);
+		if (entry->error != NULL)
+			delivery_fail_entry(MyWorker.delivery, entry, DISPATCH_EVENT_FAILED, entry->error);
+	}
+	window_end_batch(window, read->batch);
+}
+
+static void
+read_events(void *arg)
+{
+	ReadStep   *read = arg;
+	List	   *events = NIL;
+	MemoryContext old;
+
+	if (cursor_at_end(MyWorker.cursor) && !cursor_advance(MyWorker.cursor, MyWorker.flush_seen))
+		return;
+
+	read->batch = window_begin_batch(MyWorker.delivery->window, cursor_before(MyWorker.cursor), cursor_upto(MyWorker.cursor));
+	old = MemoryContextSwitchTo(read->batch->context);
+	cursor_read(MyWorker.cursor, MyWorker.backend->batch_size, (Size) setting_batch_bytes * 1024,
+				&events, &read->lsn);
+	make_entries(read, events, false);
+	MemoryContextSwitchTo(old);
+}
+
+/* Reads a batch into the window. */
+void
+supply_events(void)
+{
+	ReadStep	read = {0};
+
+	if (cursor_at_end(MyWorker.cursor))
+	{
+		MyWorker.look = false;
+		MyWorker.flush_seen = pg_atomic_read_u32(&MyWorker.slot->flush_requested);
+		pg_memory_barrier();
+	}
+	if (!worker_run_step(read_events, &read, "read events"))
+	{
+		MyWorker.look = true;
+		if (read.batch != NULL)
+			window_end_batch(MyWorker.delivery->window, read.batch);
+		return;
+	}
+	if (read.batch == NULL)
+		return;
+
+	/* Nothing may leave the machine before it is durable here. */
+	durability_flush(read.lsn);
+
+	add_entries(MyWorker.delivery->window, &read);
+	cursor_accept(MyWorker.cursor);
+}
+
+static void
+read_retries(void *arg)
+{
+	ReadStep   *read = arg;
+	MemoryContext old;
+
+	read->batch = window_begin_batch(MyWorker.delivery->retries, NULL, NULL);
+	old = MemoryContextSwitchTo(read->batch->context);
+	make_entries(read, exceptions_read_events(MyWorker.backend_id, read->picked), true);
+	MemoryContextSwitchTo(old);
+}
+
+/* The exception of an event, among those that were picked. */
+static Exception *
+picked_exception(List *picked, const Event *event)
+{
+	ListCell   *lc;
+
+	foreach(lc, picked)
+	{
+		Exception  *exception = lfirst(lc);
+
+		if (memcmp(&exception->event_id, &event->event_id, UUID_LEN) == 0)
+			return exception;
+	}
+	return NULL;
+}
+
+/*
+ * Picks events whose next attempt is due, and reads them into their window.
+ * One whose row has gone meanwhile was discarded.
+ */
+void
+supply_retries(void)
+{
+	ReadStep	read = {0};
+	ListCell   *lc;
+
+	if (window_count(MyWorker.delivery->retries) > 0)
+		return;
+	read.picked = retry_queue_pick(MyWorker.queue, MyWorker.backend->ordering, MyWorker.turn_time,
+								   MyWorker.backend->batch_size, &MyWorker.next_retry);
+	if (read.picked == NIL)
+		return;
+	if (!worker_run_step(read_retries, &read, "read events to try again"))
+	{
+		if (read.batch != NULL)
+			window_end_batch(MyWorker.delivery->retries, read.batch);
+		foreach(lc, read.picked)
+			retry_queue_put_back(MyWorker.queue, lfirst(lc));
+		return;
+	}
+	foreach(lc, read.entries)
+	{
+		Entry	   *entry = lfirst(lc);
+		Exception  *exception = picked_exception(read.picked, entry->event);
+
+		entry->exception = *exception;
+		read.picked = list_delete_ptr(read.picked, exception);
+	}
+	add_entries(MyWorker.delivery->retries, &read);
+	foreach(lc, read.picked)
+		retry_queue_remove(MyWorker.queue, lfirst(lc));
+}

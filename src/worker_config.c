@@ -1,0 +1,128 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_config.c
+ *	  A worker's configuration: the row of its backend, and the delivery made of it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "catalog.h"
+#include "report.h"
+#include "session.h"
+#include "settings.h"
+#include "worker_state.h"
+
+static void
+read_backend(void *arg)
+{
+	Backend   **result = arg;
+	MemoryContext old = MemoryContextSwitchTo(MyWorker.next_context);
+
+	MyWorker.backends_generation = catalog_backends_generation;
+	*result = backends_read(MyWorker.backend_id);
+	catalog_get();
+	MemoryContextSwitchTo(old);
+}
+
+static void
+count_delivered(const Entry *entry)
+{
+	report_delivered(&MyWorker.report, entry->event->created_at, MyWorker.turn_time);
+}
+
+static void
+make_delivery(void *arg)
+{
+	MemoryContext old = MemoryContextSwitchTo(MyWorker.config_context);
+
+	MyWorker.delivery = delivery_create(MyWorker.backend, MyWorker.queue, count_delivered);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Starts over at the position, with the configuration as it is now.  Nothing
+ * is in flight.
+ */
+void
+worker_rebuild(void)
+{
+	bool		troubled = MyWorker.delivery != NULL && MyWorker.delivery->troubled;
+	DispatchErrorClass told_class = MyWorker.delivery != NULL ? MyWorker.delivery->told_class : DISPATCH_OUTAGE;
+	char	   *error;
+
+	if (MyWorker.delivery != NULL)
+	{
+		delivery_disconnect(MyWorker.delivery);
+		window_clear(MyWorker.delivery->window);
+		window_clear(MyWorker.delivery->retries);
+	}
+	if (MyWorker.cursor != NULL)
+		cursor_close(MyWorker.cursor);
+	if (MyWorker.config_context != NULL)
+		MemoryContextDelete(MyWorker.config_context);
+	MyWorker.delivery = NULL;
+	MyWorker.config_context = MyWorker.next_context;
+	MyWorker.backend = MyWorker.next_backend;
+	MyWorker.next_context = NULL;
+	MyWorker.next_backend = NULL;
+
+	/* What was to be stored is not: it is read again. */
+	MemoryContextReset(MyWorker.queue_context);
+	MemoryContextSwitchTo(MyWorker.queue_context);
+	MyWorker.queue = retry_queue_create();
+	MyWorker.must_load_queue = true;
+
+	MemoryContextSwitchTo(MyWorker.cursor_context);
+	MyWorker.cursor = cursor_open(MyWorker.backend_id, tick_copy(MyWorker.position.before),
+						 tick_copy(MyWorker.position.upto), MyWorker.position.settled_id);
+	MyWorker.look = true;
+
+	if (session_run(make_delivery, NULL, &error) == STEP_ERROR)
+	{
+		report_error(&MyWorker.report, error);
+		worker_log(WARNING,
+				   (errmsg("backend \"%s\": %s", MyWorker.backend->name, error),
+					errhint("Mend it with dispatch.alter_backend(); events wait.")));
+		pfree(error);
+		MyWorker.delivery = NULL;
+	}
+	else if (MyWorker.delivery != NULL)
+	{
+		/* What the log knows already. */
+		MyWorker.delivery->troubled = troubled;
+		MyWorker.delivery->told_class = told_class;
+	}
+}
+
+/*
+ * Reads the backend's row again.  False if this backend is not to be served any
+ * more.
+ */
+bool
+worker_configure(void)
+{
+	Backend    *fresh;
+
+	if (MyWorker.next_context != NULL)
+		MemoryContextDelete(MyWorker.next_context);
+	MyWorker.next_backend = NULL;
+	MyWorker.next_context = AllocSetContextCreate(TopMemoryContext, "dispatch backend",
+										 ALLOCSET_DEFAULT_SIZES);
+	if (!worker_run_step(read_backend, &fresh, "read its configuration"))
+		return true;
+	if (fresh == NULL || !fresh->ours || (!fresh->enabled && !fresh->dropping))
+		return false;
+	if (MyWorker.backend == NULL || MyWorker.backend->version != fresh->version)
+	{
+		MyWorker.next_backend = fresh;
+		return true;
+	}
+
+	/* Only settings may have changed. */
+	MyWorker.backend->batch_size = fresh->batch_size;
+	MyWorker.backend->sleep_time = fresh->sleep_time;
+	return true;
+}

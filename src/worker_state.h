@@ -1,0 +1,96 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_state.h
+ *	  What a worker knows: shared by the files that make up a worker.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WORKER_STATE_H
+#define WORKER_STATE_H
+
+#include "backends.h"
+#include "cursor.h"
+#include "delivery.h"
+#include "position.h"
+#include "retry_queue.h"
+#include "slots.h"
+
+typedef struct Worker
+{
+	WorkerSlot *slot;
+	int32		backend_id;		/* of the backend that is served */
+	TimestampTz turn_time;		/* of this turn of the loop */
+
+	/* Configuration, and what is made of it. */
+	MemoryContext config_context;	/* of the next two */
+	Backend    *backend;
+	Delivery   *delivery;		/* NULL: the configuration is of no use */
+	MemoryContext next_context; /* of the next */
+	Backend    *next_backend;	/* takes over once nothing is in flight */
+	uint64		backends_generation;	/* when the backend's row was read */
+
+	/* Where it stands. */
+	MemoryContext cursor_context;	/* of the next two */
+	Cursor	   *cursor;
+	Position	position;
+	TimestampTz moved_at;		/* when the position moved; 0: it is stored */
+	bool		look;			/* something may have been published */
+	uint32		flush_seen;		/* newest flush() before the last look */
+
+	/* Events that are tried again. */
+	MemoryContext queue_context;	/* of the next */
+	RetryQueue *queue;
+	bool		must_load_queue;
+	uint64		exceptions_generation;	/* when the queue was loaded */
+	TimestampTz next_retry;		/* when one is due; 0: unknown */
+
+	/* Trouble with our own tables. */
+	int			errors;			/* steps that failed, in a row */
+	TimestampTz next_step;		/* no step before */
+
+	WorkerReport report;
+	int			failures_told;	/* of the delivery, as reported last */
+} Worker;
+
+extern Worker MyWorker;
+
+/*
+ * Runs a step in the database; false if it failed.  The same trouble is logged
+ * once, and tried again less and less often.
+ */
+extern bool worker_run_step(void (*step) (void *arg), void *arg, const char *what);
+
+/* worker_config.c */
+
+/*
+ * Reads the backend's row again.  False if this backend is not to be served any
+ * more.
+ */
+extern bool worker_configure(void);
+
+/*
+ * Starts over at the position, with the configuration as it is now.  Nothing
+ * is in flight.
+ */
+extern void worker_rebuild(void);
+
+/* supply.c */
+
+/* Reads a batch of the log into its window. */
+extern void supply_events(void);
+/* Picks events whose next attempt is due, and reads them into their window. */
+extern void supply_retries(void);
+
+/* progress.c */
+
+/* The stored position and the open exceptions; steps for worker_run_step(). */
+extern void progress_load(void *arg);
+extern void progress_load_queue(void *arg);
+/* Lets go of what has its outcome. */
+extern void progress_settle(void);
+/* Stores outcomes and position, in one transaction. */
+extern void progress_save(void);
+/* Tells others how far all is settled. */
+extern void progress_announce(void);
+
+#endif							/* WORKER_STATE_H */
