@@ -35,7 +35,9 @@ CREATE TABLE dispatch.outbox (
 	subject      text,
 	key          text,
 	data         jsonb,
-	options      jsonb
+	options      jsonb,
+	attributes   jsonb,
+	content      bytea
 ) PARTITION BY LIST (segment);
 DO $$
 BEGIN
@@ -56,6 +58,9 @@ COMMENT ON COLUMN dispatch.outbox.created_at IS 'wall clock when publish() was c
 COMMENT ON COLUMN dispatch.outbox.event_id IS 'UUIDv7; the identity of the event on the wire, for ever';
 COMMENT ON COLUMN dispatch.outbox.max_retries IS 'of this event; NULL: the backend''s';
 COMMENT ON COLUMN dispatch.outbox.segment IS 'the partition';
+COMMENT ON COLUMN dispatch.outbox.options IS 'the event''s own, and under them those of its type when it was published';
+COMMENT ON COLUMN dispatch.outbox.attributes IS 'of the CloudEvent, where it has more than its columns say; with an id: a given one';
+COMMENT ON COLUMN dispatch.outbox.content IS 'binary payload, instead of data';
 
 CREATE TABLE dispatch.backends (
 	id               integer  NOT NULL PRIMARY KEY,
@@ -94,6 +99,21 @@ COMMENT ON COLUMN dispatch.backends.force_drop IS 'being dropped with its undeli
 COMMENT ON COLUMN dispatch.backends.event_options IS 'what publish() needs to know of the transport''s event options';
 COMMENT ON COLUMN dispatch.backends.identity IS 'installation (system identifier and database) that may deliver: see adopt()';
 
+CREATE TABLE dispatch.event_types (
+	event_type    text   NOT NULL COLLATE "C" PRIMARY KEY,
+	backend       text   COLLATE "C",
+	topic         text,
+	partition_by  text,
+	options       jsonb,
+	identity      text   NOT NULL DEFAULT ''
+);
+COMMENT ON TABLE dispatch.event_types IS 'what events of a type have in common; INSERT, UPDATE and DELETE define it';
+COMMENT ON COLUMN dispatch.event_types.backend IS 'where they go; NULL: to the backend named default';
+COMMENT ON COLUMN dispatch.event_types.topic IS 'template of the destination: stream, topic, routing key or channel';
+COMMENT ON COLUMN dispatch.event_types.partition_by IS 'dot path into data, to the field that is the key';
+COMMENT ON COLUMN dispatch.event_types.options IS 'of the transport, for these events; those that publish() is given come first';
+COMMENT ON COLUMN dispatch.event_types.identity IS 'installation that the row was checked in; a dump keeps it';
+
 CREATE TABLE dispatch.backend_secrets (
 	backend_id  integer NOT NULL PRIMARY KEY,
 	options     jsonb   NOT NULL
@@ -130,7 +150,9 @@ CREATE TABLE dispatch.scheduled (
 	subject      text,
 	key          text,
 	data         jsonb,
-	options      jsonb
+	options      jsonb,
+	attributes   jsonb,
+	content      bytea
 );
 CREATE INDEX scheduled_due_idx ON dispatch.scheduled (scheduled_at);
 COMMENT ON TABLE dispatch.scheduled IS 'events that are not due yet; they move to the outbox when they are';
@@ -156,6 +178,16 @@ COMMENT ON TABLE dispatch.exceptions IS 'events that need another attempt, and d
 COMMENT ON COLUMN dispatch.exceptions.status IS 'retrying; parked: waits behind one of its key; failed: dead letter; discarded, expired: given up';
 COMMENT ON COLUMN dispatch.exceptions.attempts IS 'attempts that failed';
 
+CREATE TABLE dispatch.segments (
+	segment      smallint    NOT NULL PRIMARY KEY,
+	opened_at    timestamptz NOT NULL,
+	closed_at    timestamptz,
+	blocked_by   text
+);
+COMMENT ON TABLE dispatch.segments IS 'segments of the outbox that are in use; of this installation, not in a dump';
+COMMENT ON COLUMN dispatch.segments.closed_at IS 'since when nothing is appended to it; NULL: it is the current one';
+COMMENT ON COLUMN dispatch.segments.blocked_by IS 'why it is not emptied yet, although its time has come';
+
 /*
  * Publish
  */
@@ -174,6 +206,34 @@ RETURNS uuid
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'dispatch_publish';
 COMMENT ON FUNCTION dispatch.publish IS 'publishes an event with the current transaction, and returns its id';
+
+CREATE FUNCTION dispatch.publish_binary(
+	event_type   text,
+	source       text,
+	content      bytea,
+	content_type text,
+	backend      text        DEFAULT NULL,
+	key          text        DEFAULT NULL,
+	subject      text        DEFAULT NULL,
+	options      jsonb       DEFAULT NULL,
+	scheduled_at timestamptz DEFAULT NULL,
+	max_retries  integer     DEFAULT NULL)
+RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dispatch_publish_binary';
+COMMENT ON FUNCTION dispatch.publish_binary IS 'publishes an event whose data is binary, such as Avro or Protobuf';
+
+CREATE FUNCTION dispatch.publish_cloudevent(
+	event        jsonb,
+	backend      text        DEFAULT NULL,
+	key          text        DEFAULT NULL,
+	options      jsonb       DEFAULT NULL,
+	scheduled_at timestamptz DEFAULT NULL,
+	max_retries  integer     DEFAULT NULL)
+RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dispatch_publish_cloudevent';
+COMMENT ON FUNCTION dispatch.publish_cloudevent IS 'publishes a CloudEvent with its own id, time and attributes';
 
 -- The settings are those that decide how a value is spelled: an event, and
 -- above all its key, must not depend on the session that writes the row.
@@ -320,6 +380,64 @@ AS 'MODULE_PATHNAME', 'dispatch_transport_options';
 COMMENT ON FUNCTION dispatch.transport_options IS 'options that transports take';
 
 /*
+ * Event types
+ */
+
+CREATE FUNCTION dispatch.check_event_type_row() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'dispatch_check_event_type_row';
+COMMENT ON FUNCTION dispatch.check_event_type_row IS 'checks rows of dispatch.event_types';
+
+CREATE TRIGGER check_event_type_row
+	BEFORE INSERT OR UPDATE ON dispatch.event_types
+	FOR EACH ROW EXECUTE FUNCTION dispatch.check_event_type_row();
+CREATE TRIGGER announce_change
+	AFTER INSERT OR UPDATE OR DELETE ON dispatch.event_types
+	FOR EACH STATEMENT EXECUTE FUNCTION dispatch.announce_change();
+
+CREATE FUNCTION dispatch.define_event_type(
+	event_type   text,
+	backend      text  DEFAULT NULL,
+	topic        text  DEFAULT NULL,
+	partition_by text  DEFAULT NULL,
+	options      jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO dispatch.event_types AS t (event_type, backend, topic, partition_by, options)
+	VALUES (define_event_type.event_type, define_event_type.backend, define_event_type.topic,
+		define_event_type.partition_by, define_event_type.options)
+	ON CONFLICT ON CONSTRAINT event_types_pkey DO UPDATE
+	SET backend = excluded.backend, topic = excluded.topic,
+		partition_by = excluded.partition_by, options = excluded.options
+$$;
+COMMENT ON FUNCTION dispatch.define_event_type IS 'defines what events of a type have in common, or defines it anew';
+
+CREATE FUNCTION dispatch.drop_event_type(event_type text) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM dispatch.event_types AS t WHERE t.event_type = drop_event_type.event_type;
+	IF FOUND THEN
+		RETURN;
+	END IF;
+	IF drop_event_type.event_type IS NULL THEN
+		RAISE EXCEPTION 'name of the event type must not be null'
+			USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	RAISE EXCEPTION 'event type "%" is not defined', drop_event_type.event_type
+		USING ERRCODE = 'undefined_object',
+		      HINT = coalesce('Defined are: ' ||
+			      (SELECT string_agg(t.event_type, ', ')
+			       FROM (SELECT d.event_type FROM dispatch.event_types AS d
+			             ORDER BY d.event_type LIMIT 20) AS t) || '.',
+			      'No event type is.');
+END
+$$;
+COMMENT ON FUNCTION dispatch.drop_event_type IS 'forgets what was defined for events of a type; they can be published all the same';
+
+/*
  * Operate
  */
 
@@ -410,18 +528,21 @@ CREATE VIEW dispatch.events AS
 SELECT o.event_id, b.name AS backend, o.event_type, o.source, o.subject, o.key, o.data,
        o.options, o.created_at,
        CASE WHEN x.status IS NOT NULL THEN x.status
-            WHEN b.id IS NULL THEN 'discarded'
             WHEN pg_visible_in_snapshot(o.xid, p.before_snapshot)
               OR (pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)
             THEN 'published'
+            WHEN b.id IS NULL THEN 'discarded'
             ELSE 'pending'
        END AS status,
        coalesce(x.attempts, 0) AS attempts,
        x.next_attempt_at,
        x.last_error
 FROM dispatch.outbox AS o
-LEFT JOIN (dispatch.backends AS b CROSS JOIN LATERAL dispatch.position(b.id) AS p)
-       ON b.id = o.backend_id
+LEFT JOIN dispatch.backends AS b ON b.id = o.backend_id
+LEFT JOIN (
+	SELECT q.backend_id, r.before_snapshot, r.upto_snapshot, r.settled_id
+	FROM dispatch.positions AS q CROSS JOIN LATERAL dispatch.position(q.backend_id) AS r
+) AS p ON p.backend_id = o.backend_id
 LEFT JOIN dispatch.exceptions AS x ON x.event_id = o.event_id
 UNION ALL
 SELECT c.event_id, b.name, c.event_type, c.source, c.subject, c.key, c.data,
@@ -438,6 +559,11 @@ FROM dispatch.exceptions AS x
 LEFT JOIN dispatch.backends AS b ON b.id = x.backend_id
 WHERE x.status = 'failed';
 COMMENT ON VIEW dispatch.dead_letters IS 'events that were given up after their last attempt: see retry() and discard()';
+
+CREATE FUNCTION dispatch.adopt() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'dispatch_adopt';
+COMMENT ON FUNCTION dispatch.adopt IS 'lets this copy of the database deliver events, beginning with those that the original had not';
 
 CREATE FUNCTION dispatch.announce_exceptions() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -553,7 +679,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA dispatch TO %I', role);
-	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row TO %I', role);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row,'
+		' dispatch.publish_binary, dispatch.publish_cloudevent TO %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.grant_publish IS 'lets a role publish events';
@@ -563,7 +690,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row FROM %I', role);
+	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row,'
+		' dispatch.publish_binary, dispatch.publish_cloudevent FROM %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.revoke_publish IS 'takes back what grant_publish() gave';
@@ -574,7 +702,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA dispatch TO %I', role);
-	EXECUTE format('GRANT SELECT ON dispatch.backend_status, dispatch.positions TO %I', role);
+	EXECUTE format('GRANT SELECT ON dispatch.backend_status, dispatch.positions, dispatch.segments TO %I', role);
+	EXECUTE format('GRANT SELECT ON SEQUENCE dispatch.outbox_id_seq TO %I', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.workers, dispatch.pending, dispatch.identity,'
 		' dispatch.why_no_worker, dispatch.transport_options TO %I', role);
 END
@@ -586,7 +715,8 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	EXECUTE format('REVOKE SELECT ON dispatch.backend_status, dispatch.positions FROM %I', role);
+	EXECUTE format('REVOKE SELECT ON dispatch.backend_status, dispatch.positions, dispatch.segments FROM %I', role);
+	EXECUTE format('REVOKE SELECT ON SEQUENCE dispatch.outbox_id_seq FROM %I', role);
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.workers, dispatch.pending, dispatch.identity,'
 		' dispatch.why_no_worker, dispatch.transport_options FROM %I', role);
 END
@@ -601,8 +731,10 @@ BEGIN
 	PERFORM dispatch.grant_monitor(role);
 	EXECUTE format('GRANT SELECT ON dispatch.events, dispatch.dead_letters TO %I', role);
 	EXECUTE format('GRANT SELECT, UPDATE ON dispatch.exceptions TO %I', role);
-	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dispatch.backends TO %I', role);
+	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dispatch.backends,'
+		' dispatch.event_types TO %I', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.create_backend, dispatch.alter_backend,'
+		' dispatch.define_event_type, dispatch.drop_event_type,'
 		' dispatch.drop_backend, dispatch.pause_backend, dispatch.resume_backend,'
 		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position,'
 		' dispatch.retry, dispatch.retry_failed, dispatch.discard, dispatch.missing_dead_letter,'
@@ -619,8 +751,10 @@ BEGIN
 	PERFORM dispatch.revoke_monitor(role);
 	EXECUTE format('REVOKE SELECT ON dispatch.events, dispatch.dead_letters FROM %I', role);
 	EXECUTE format('REVOKE SELECT, UPDATE ON dispatch.exceptions FROM %I', role);
-	EXECUTE format('REVOKE SELECT, INSERT, UPDATE, DELETE ON dispatch.backends FROM %I', role);
+	EXECUTE format('REVOKE SELECT, INSERT, UPDATE, DELETE ON dispatch.backends,'
+		' dispatch.event_types FROM %I', role);
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.create_backend, dispatch.alter_backend,'
+		' dispatch.define_event_type, dispatch.drop_event_type,'
 		' dispatch.drop_backend, dispatch.pause_backend, dispatch.resume_backend,'
 		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position,'
 		' dispatch.retry, dispatch.retry_failed, dispatch.discard, dispatch.missing_dead_letter,'
@@ -650,6 +784,7 @@ BEGIN
 END
 $$;
 SELECT pg_catalog.pg_extension_config_dump('dispatch.backends', '');
+SELECT pg_catalog.pg_extension_config_dump('dispatch.event_types', '');
 SELECT pg_catalog.pg_extension_config_dump('dispatch.positions', '');
 SELECT pg_catalog.pg_extension_config_dump('dispatch.scheduled', '');
 SELECT pg_catalog.pg_extension_config_dump('dispatch.exceptions', '');

@@ -8,7 +8,7 @@
  *
  * Rows of another installation, as a restored dump has them, are taken as
  * they are: transports may be missing here, and nothing is sent for them
- * before dispatch.adopt(), which checks them.
+ * before dispatch.adopt().  From then on the worker checks what it reads.
  *
  *-------------------------------------------------------------------------
  */
@@ -335,6 +335,8 @@ check_update(HeapTuple before, NewRow *row)
 		refuse_change("id", "Events in the outbox refer to it.");
 	if (strcmp(get_text(before, desc, BACKENDS_TRANSPORT), transport) != 0)
 		refuse_change("transport", "Create another backend, and drop this one once it is drained.");
+	if (backends_adopting)
+		return;					/* the worker checks what it reads */
 	if (strcmp(get_text(before, desc, BACKENDS_IDENTITY),
 			   get_text(row->tuple, desc, BACKENDS_IDENTITY)) != 0)
 		refuse_change("identity", "Call dispatch.adopt() to let this copy of the database deliver.");
@@ -408,16 +410,19 @@ dispatch_check_backend_row(PG_FUNCTION_ARGS)
 	return PointerGetDatum(row.tuple);
 }
 
+/* Of dispatch.event_types, too. */
 Datum
 dispatch_announce_change(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("dispatch.announce_change() must be called by a trigger")));
 
 	/* At commit: sessions forget what they know, and our processes look. */
-	CacheInvalidateRelcacheByRelid(catalog_get()->backends);
+	CacheInvalidateRelcache(trigger->tg_relation);
 	wake_all_at_commit();
 	return PointerGetDatum(NULL);
 }

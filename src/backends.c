@@ -18,6 +18,7 @@
 #include "options.h"
 
 bool		backends_removing = false;
+bool		backends_adopting = false;
 
 char *
 backends_identity(void)
@@ -159,7 +160,6 @@ backends_remove(int32 id)
 {
 	static const char *const statements[] = {
 		"DELETE FROM dispatch.backend_secrets WHERE backend_id OPERATOR(pg_catalog.=) $1",
-		"DELETE FROM dispatch.positions WHERE backend_id OPERATOR(pg_catalog.=) $1",
 		"DELETE FROM dispatch.scheduled WHERE backend_id OPERATOR(pg_catalog.=) $1",
 		"UPDATE dispatch.exceptions SET status = 'discarded'"
 		" WHERE backend_id OPERATOR(pg_catalog.=) $1 AND status IN ('retrying', 'parked', 'failed')",

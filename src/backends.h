@@ -74,6 +74,9 @@ extern void backends_remove(int32 id);
 /* True while backends_remove() runs: its DELETE is not to be refused. */
 extern bool backends_removing;
 
+/* True while dispatch.adopt() runs: it alone may change the identity. */
+extern bool backends_adopting;
+
 /* Who we are: system identifier and database, as in backends.identity. */
 extern char *backends_identity(void);
 

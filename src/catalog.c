@@ -21,6 +21,7 @@
 #define OUR_EXTENSION "dispatch"
 
 uint64		catalog_backends_generation = 1;
+uint64		catalog_event_types_generation = 1;
 uint64		catalog_exceptions_generation = 1;
 
 bool		catalog_extension_replaced = false;
@@ -47,7 +48,8 @@ forget_relation(Datum arg, Oid relation)
 		catalog_exceptions_generation++;
 	if (relation == InvalidOid || relation == cache.outbox_sequence ||
 		relation == cache.scheduled || relation == cache.exceptions || relation == cache.backends ||
-		relation == cache.backends_name_index || relation == cache.positions ||
+		relation == cache.backends_name_index || relation == cache.event_types ||
+		relation == cache.event_types_key || relation == cache.positions ||
 		relation == cache.positions_index)
 		cache_valid = false;
 	for (int i = 0; i < OUTBOX_SEGMENTS; i++)
@@ -109,6 +111,8 @@ catalog_get(void)
 		found.exceptions = find_relation("exceptions", schema);
 		found.backends = find_relation("backends", schema);
 		found.backends_name_index = find_relation("backends_name_idx", schema);
+		found.event_types = find_relation("event_types", schema);
+		found.event_types_key = find_relation("event_types_pkey", schema);
 		found.positions = find_relation("positions", schema);
 		found.positions_index = find_relation("positions_pkey", schema);
 	} while (lookup_disturbed);

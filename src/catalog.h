@@ -20,6 +20,8 @@ typedef struct Catalog
 	Oid			exceptions;
 	Oid			backends;
 	Oid			backends_name_index;
+	Oid			event_types;
+	Oid			event_types_key;
 	Oid			positions;
 	Oid			positions_index;
 } Catalog;
@@ -30,8 +32,9 @@ typedef struct Catalog
  */
 extern const Catalog *catalog_get(void);
 
-/* Counts up whenever dispatch.backends may have changed. */
+/* Count up whenever dispatch.backends, or dispatch.event_types, may have changed. */
 extern uint64 catalog_backends_generation;
+extern uint64 catalog_event_types_generation;
 
 /* And whenever somebody else than its worker changed dispatch.exceptions. */
 extern uint64 catalog_exceptions_generation;

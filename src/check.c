@@ -81,7 +81,7 @@ try_connection(CheckAnswer *answer)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_TIMEOUT);
 
-	delivery->troubled = true;	/* the caller is told, not the log */
+	delivery->is_silent = true; /* the caller is told, not the log */
 	strlcpy(answer->detail, "timed out", sizeof(answer->detail));
 	while (GetCurrentTimestamp() < deadline && !session_stop_requested())
 	{

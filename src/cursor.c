@@ -52,14 +52,8 @@
 #include "compat.h"
 #include "cursor.h"
 #include "durability.h"
+#include "late.h"
 #include "outbox.h"
-
-/* A late transaction's events in one segment. */
-typedef struct LateRun
-{
-	int			segment;
-	FullTransactionId xid;
-} LateRun;
 
 struct Cursor
 {
@@ -71,9 +65,8 @@ struct Cursor
 	bool		at_end;
 	int64		next_read_id;	/* these two as they are once accepted */
 	bool		next_at_end;
-	bool		late_known;		/* are these set? */
-	int			nlate;
-	LateRun    *late;
+	bool		late_known;		/* is this set? */
+	List	   *late;			/* of LateRun */
 };
 
 /* One of the sorted streams that are merged. */
@@ -113,8 +106,7 @@ cursor_close(Cursor *cursor)
 {
 	tick_free(cursor->before);
 	tick_free(cursor->upto);
-	if (cursor->late != NULL)
-		pfree(cursor->late);
+	list_free_deep(cursor->late);
 	pfree(cursor);
 }
 
@@ -170,117 +162,6 @@ cursor_advance(Cursor *cursor, uint32 flush_request)
 	cursor->at_end = false;
 	cursor->late_known = false;
 	return true;
-}
-
-/* ------------------------------------------------------------------------
- * Late transactions
- * ------------------------------------------------------------------------
- */
-
-/* The lowest xid in [from, to) that has entries in the index, seen or not. */
-static bool
-find_xid(IndexScanDesc scan, int32 backend_id, FullTransactionId from,
-		 FullTransactionId to, FullTransactionId *found)
-{
-	ScanKeyData keys[3];
-	Datum		value;
-	bool		isnull;
-
-	ScanKeyInit(&keys[0], LATE_INDEX_BACKEND_ID, BTEqualStrategyNumber,
-				F_INT4EQ, Int32GetDatum(backend_id));
-	ScanKeyInit(&keys[1], LATE_INDEX_XID, BTGreaterEqualStrategyNumber,
-				F_XID8GE, FullTransactionIdGetDatum(from));
-	ScanKeyInit(&keys[2], LATE_INDEX_XID, BTLessStrategyNumber,
-				F_XID8LT, FullTransactionIdGetDatum(to));
-	index_rescan(scan, keys, lengthof(keys), NULL, 0);
-
-	/* The index tuple is enough: rows of the unfinished are not visited. */
-	if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
-		return false;
-	value = index_getattr(scan->xs_itup, LATE_INDEX_XID, scan->xs_itupdesc, &isnull);
-	*found = DatumGetFullTransactionId(value);
-	return true;
-}
-
-static void
-add_late_run(Cursor *cursor, int *allocated, int segment, FullTransactionId xid)
-{
-	if (cursor->nlate == *allocated)
-	{
-		*allocated *= 2;
-		cursor->late = repalloc_array(cursor->late, LateRun, *allocated);
-	}
-	cursor->late[cursor->nlate].segment = segment;
-	cursor->late[cursor->nlate].xid = xid;
-	cursor->nlate++;
-}
-
-/* Adds the late transactions that have events in a segment. */
-static void
-find_late_in_segment(Cursor *cursor, int *allocated, int segment)
-{
-	const Tick *before = cursor->before;
-	const Tick *upto = cursor->upto;
-	Relation	heap;
-	Relation	index;
-	IndexScanDesc scan;
-	FullTransactionId from;
-	FullTransactionId xid;
-
-	heap = table_open(catalog_get()->segments[segment], AccessShareLock);
-	if (RelationGetNumberOfBlocks(heap) == 0)
-	{
-		table_close(heap, AccessShareLock);
-		return;
-	}
-	index = index_open(catalog_get()->late_indexes[segment], AccessShareLock);
-	scan = index_beginscan(heap, index, GetActiveSnapshot(), NULL, 3, 0);
-	scan->xs_want_itup = true;
-
-	for (int i = 0; i < before->nxip; i++)
-	{
-		FullTransactionId next = before->xip[i];
-
-		FullTransactionIdAdvance(&next);
-		if (tick_sees(upto, before->xip[i]) &&
-			find_xid(scan, cursor->backend_id, before->xip[i], next, &xid))
-			add_late_run(cursor, allocated, segment, xid);
-	}
-
-	/* Wide when one transaction has many subtransactions: skip from xid to xid. */
-	from = before->xmax;
-	while (FullTransactionIdPrecedes(from, before->next_xid) &&
-		   find_xid(scan, cursor->backend_id, from, before->next_xid, &xid))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (tick_sees(upto, xid))
-			add_late_run(cursor, allocated, segment, xid);
-		from = xid;
-		FullTransactionIdAdvance(&from);
-	}
-
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
-	table_close(heap, AccessShareLock);
-}
-
-static void
-find_late(Cursor *cursor)
-{
-	MemoryContext old = MemoryContextSwitchTo(cursor->context);
-	int			allocated = 16;
-
-	if (cursor->late == NULL)
-		cursor->late = palloc_array(LateRun, allocated);
-	else
-		cursor->late = repalloc_array(cursor->late, LateRun, allocated);
-	cursor->nlate = 0;
-	if (cursor->before->nxip > 0 ||
-		FullTransactionIdPrecedes(cursor->before->xmax, cursor->before->next_xid))
-		for (int i = 0; i < OUTBOX_SEGMENTS; i++)
-			find_late_in_segment(cursor, &allocated, i);
-	cursor->late_known = true;
-	MemoryContextSwitchTo(old);
 }
 
 /* ------------------------------------------------------------------------
@@ -355,6 +236,18 @@ merge_add(Merge *merge, int segment, bool is_new, ScanKey keys, int nkeys)
 }
 
 static void
+learn_late(Cursor *cursor)
+{
+	MemoryContext old = MemoryContextSwitchTo(cursor->context);
+
+	list_free_deep(cursor->late);
+	cursor->late = NIL;
+	cursor->late = late_find(cursor->backend_id, cursor->before, cursor->upto);
+	cursor->late_known = true;
+	MemoryContextSwitchTo(old);
+}
+
+static void
 merge_open(Merge *merge, Cursor *cursor)
 {
 	int64		after = cursor->read_id;
@@ -363,7 +256,7 @@ merge_open(Merge *merge, Cursor *cursor)
 	ListCell   *lc;
 
 	if (!cursor->late_known)
-		find_late(cursor);
+		learn_late(cursor);
 	merge->cursor = cursor;
 	merge->sources = NIL;
 
@@ -382,13 +275,15 @@ merge_open(Merge *merge, Cursor *cursor)
 		for (int i = 0; i < OUTBOX_SEGMENTS; i++)
 			merge_add(merge, i, true, keys, 3);
 
-	for (int i = 0; i < cursor->nlate; i++)
+	foreach(lc, cursor->late)
 	{
+		LateRun    *run = lfirst(lc);
+
 		ScanKeyInit(&keys[1], LATE_INDEX_XID, BTEqualStrategyNumber,
-					F_XID8EQ, FullTransactionIdGetDatum(cursor->late[i].xid));
+					F_XID8EQ, FullTransactionIdGetDatum(run->xid));
 		ScanKeyInit(&keys[2], LATE_INDEX_ID, BTGreaterStrategyNumber,
 					F_INT8GT, Int64GetDatum(cursor->read_id));
-		merge_add(merge, cursor->late[i].segment, false, keys, 3);
+		merge_add(merge, run->segment, false, keys, 3);
 	}
 
 	merge->heap = binaryheap_allocate(Max(list_length(merge->sources), 1),
@@ -442,7 +337,9 @@ event_size(const Event *event)
 		(event->subject ? strlen(event->subject) : 0) +
 		(event->key ? strlen(event->key) : 0) +
 		(event->data ? VARSIZE(event->data) : 0) +
-		(event->options ? VARSIZE(event->options) : 0);
+		(event->options ? VARSIZE(event->options) : 0) +
+		(event->attributes ? VARSIZE(event->attributes) : 0) +
+		(event->content ? VARSIZE(event->content) : 0);
 }
 
 void

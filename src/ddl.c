@@ -18,6 +18,7 @@
 
 #include <signal.h>
 
+#include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
@@ -40,6 +41,7 @@
 
 static ProcessUtility_hook_type prev_process_utility;
 static object_access_hook_type prev_object_access;
+static bool has_evicted = false;	/* in this transaction */
 
 /* The value of an option of a statement; NULL if it is not given. */
 static const char *
@@ -94,12 +96,25 @@ is_occupied(Oid database)
 	return occupied;
 }
 
+/* Also when a manager is only on its way up. */
+static bool
+may_be_occupied(Oid database)
+{
+	bool		may_be;
+
+	LWLockAcquire(Slots->lock, LW_SHARED);
+	may_be = database_slot_find(database) != NULL || worker_slot_count(database) > 0;
+	LWLockRelease(Slots->lock);
+	return may_be;
+}
+
 /* Ends our processes in a database, and keeps others out. */
 static void
 evict(Oid database)
 {
 	DatabaseSlot *slot;
 
+	has_evicted = true;
 	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
 	slot = database_slot_take(database);
 	if (slot != NULL)
@@ -120,15 +135,20 @@ evict(Oid database)
 		session_pause(EVICTION_POLL);
 }
 
+/*
+ * At the end of the transaction, whatever it was: before that, a new manager
+ * would find the database as it was.
+ */
 static void
-let_in(Oid database)
+let_in(XactEvent event, void *arg)
 {
-	DatabaseSlot *slot;
-
+	if (!has_evicted || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	has_evicted = false;
 	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
-	slot = database_slot_find(database);
-	if (slot != NULL && slot->evictor_pid == MyProcPid)
-		slot->evictor_pid = 0;
+	for (int i = 0; i < Slots->nslots; i++)
+		if (Slots->databases[i].evictor_pid == MyProcPid)
+			Slots->databases[i].evictor_pid = 0;
 	LWLockRelease(Slots->lock);
 	slots_wake_launcher();
 }
@@ -147,20 +167,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	/* Only for those who may do it, or anybody could stop deliveries. */
 	if (OidIsValid(database) && database != MyDatabaseId &&
 		object_ownercheck(DatabaseRelationId, database, GetUserId()) &&
-		is_occupied(database))
-	{
+		may_be_occupied(database))
 		evict(database);
-		PG_TRY();
-		{
-			next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
-		}
-		PG_FINALLY();
-		{
-			let_in(database);
-		}
-		PG_END_TRY();
-		return;
-	}
 
 	next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 
@@ -190,4 +198,5 @@ ddl_register(void)
 	ProcessUtility_hook = process_utility;
 	prev_object_access = object_access_hook;
 	object_access_hook = object_access;
+	RegisterXactCallback(let_in, NULL);
 }

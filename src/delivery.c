@@ -310,7 +310,8 @@ note_loss(Delivery *delivery)
 	delivery->next_attempt = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 
 	/* Once an outage, not once an attempt. */
-	if (delivery->troubled && delivery->told_class == delivery->error_class)
+	if (delivery->is_silent ||
+		(delivery->troubled && delivery->told_class == delivery->error_class))
 		return;
 	delivery->troubled = true;
 	delivery->told_class = delivery->error_class;

@@ -45,6 +45,7 @@ typedef struct Delivery
 	bool		busy;			/* pump it again before waiting */
 	bool		draining;		/* send nothing new */
 	int			allowance;		/* events that may be in flight, after trouble */
+	bool		is_silent;		/* the log is told nothing */
 	bool		troubled;		/* the log has been told of an outage, */
 	DispatchErrorClass told_class;	/* of this class */
 	void		(*on_delivered) (const Entry *entry);

@@ -13,20 +13,22 @@
  */
 #include "postgres.h"
 
+#include "common/base64.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/memutils.h"
 
+#include "attribute_syntax.h"
+#include "attributes.h"
 #include "envelope.h"
 #include "json.h"
 #include "utf8.h"
 
 #define STRUCTURED_TYPE "application/cloudevents+json; charset=UTF-8"
-#define JSON_TYPE "application/json"
 
 #define UUID_TEXT_LEN 36
 #define TIME_TEXT_LEN 32		/* 2025-06-25T10:11:12.345678+00:00 */
-#define MAX_ATTRIBUTES 6
+#define OWN_ATTRIBUTES 6
 
 /* Room for all keys and punctuation of the longest envelope. */
 #define FIXED_LEN 256
@@ -166,6 +168,115 @@ append_text(StringInfo body, const char *text)
 	json_append_string(body, text, strlen(text));
 }
 
+/* Those with a place of their own, before all extensions. */
+static bool
+is_extension(const char *name, size_t len)
+{
+	static const char *const others[] = {"id", "time", "datacontenttype", "dataschema"};
+
+	for (int i = 0; i < (int) lengthof(others); i++)
+		if (strlen(others[i]) == len && memcmp(others[i], name, len) == 0)
+			return false;
+	return true;
+}
+
+static void
+append_member(StringInfo body, const char *name, int name_len, const JsonbValue *value)
+{
+	JSON_APPEND_LITERAL(body, ", ");
+	json_append_string(body, name, name_len);
+	JSON_APPEND_LITERAL(body, ": ");
+	if (value->type == jbvString)
+		json_append_string(body, value->val.string.val, value->val.string.len);
+	else
+	{
+		char	   *text = json_scalar_text(value);
+
+		json_append_raw(body, text, strlen(text));
+	}
+}
+
+static void
+append_extensions(StringInfo body, const Jsonb *attributes)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&unconstify(Jsonb *, attributes)->root);
+	JsonbIteratorToken token;
+	JsonbValue	name = {0};
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = value;
+		else if (token == WJB_VALUE &&
+				 is_extension(name.val.string.val, name.val.string.len))
+			append_member(body, name.val.string.val, name.val.string.len, &value);
+	}
+}
+
+static void
+append_attribute(StringInfo body, const Jsonb *attributes, const char *name)
+{
+	const JsonbValue *value = attributes_get(attributes, name);
+
+	if (value != NULL)
+		append_member(body, name, strlen(name), value);
+}
+
+/* id and time: ours, unless the whole CloudEvent was given. */
+static void
+append_stamps(StringInfo body, const Event *event, const DispatchMessage *message)
+{
+	if (attributes_are_given(event->attributes))
+	{
+		append_attribute(body, event->attributes, "id");
+		append_attribute(body, event->attributes, "time");
+		return;
+	}
+	JSON_APPEND_LITERAL(body, ", \"id\": \"");
+	json_append_raw(body, message->event_id, UUID_TEXT_LEN);
+	JSON_APPEND_LITERAL(body, "\", \"time\": \"");
+	json_append_raw(body, message->time, TIME_TEXT_LEN);
+	JSON_APPEND_LITERAL(body, "\"");
+}
+
+/* That data is JSON is said, except in an event that was given without. */
+static void
+append_content_type(StringInfo body, const Event *event)
+{
+	if (attributes_get(event->attributes, "datacontenttype") != NULL)
+		append_attribute(body, event->attributes, "datacontenttype");
+	else if (event->data != NULL && !attributes_are_given(event->attributes))
+		JSON_APPEND_LITERAL(body, ", \"datacontenttype\": \"" JSON_TYPE "\"");
+}
+
+static void
+append_base64(StringInfo body, const bytea *content)
+{
+	const void *bytes = VARDATA(content);
+	int			len = VARSIZE(content) - VARHDRSZ;
+	int			size = pg_b64_enc_len(len) + 1;
+
+	enlargeStringInfo(body, size);
+	body->len += pg_b64_encode(bytes, len, body->data + body->len, size);
+}
+
+static void
+append_payload(StringInfo body, const Event *event)
+{
+	if (event->content != NULL)
+	{
+		JSON_APPEND_LITERAL(body, ", \"data_base64\": \"");
+		append_base64(body, event->content);
+		JSON_APPEND_LITERAL(body, "\"");
+	}
+	else if (event->data != NULL)
+	{
+		JSON_APPEND_LITERAL(body, ", \"data\": ");
+		json_append(body, event->data);
+	}
+}
+
 static void
 append_cloudevent(StringInfo body, const Event *event, const DispatchMessage *message)
 {
@@ -173,21 +284,19 @@ append_cloudevent(StringInfo body, const Event *event, const DispatchMessage *me
 	append_text(body, event->event_type);
 	JSON_APPEND_LITERAL(body, ", \"source\": ");
 	append_text(body, event->source);
-	JSON_APPEND_LITERAL(body, ", \"id\": \"");
-	json_append_raw(body, message->event_id, UUID_TEXT_LEN);
-	JSON_APPEND_LITERAL(body, "\", \"time\": \"");
-	json_append_raw(body, message->time, TIME_TEXT_LEN);
-	JSON_APPEND_LITERAL(body, "\"");
+	append_stamps(body, event, message);
 	if (event->subject != NULL)
 	{
 		JSON_APPEND_LITERAL(body, ", \"subject\": ");
 		append_text(body, event->subject);
 	}
-	if (event->data != NULL)
+	append_content_type(body, event);
+	if (event->attributes != NULL)
 	{
-		JSON_APPEND_LITERAL(body, ", \"datacontenttype\": \"" JSON_TYPE "\", \"data\": ");
-		json_append(body, event->data);
+		append_attribute(body, event->attributes, "dataschema");
+		append_extensions(body, event->attributes);
 	}
+	append_payload(body, event);
 	JSON_APPEND_LITERAL(body, "}");
 }
 
@@ -231,12 +340,27 @@ start_body(StringInfo body, const Event *event)
 {
 	Size		size = FIXED_LEN + strlen(event->event_type) + strlen(event->source) +
 		(event->subject != NULL ? strlen(event->subject) : 0) +
-		(event->data != NULL ? VARSIZE(event->data) : 0);
+		(event->data != NULL ? VARSIZE(event->data) : 0) +
+		(event->attributes != NULL ? VARSIZE(event->attributes) : 0) +
+		(event->content != NULL ? pg_b64_enc_len(VARSIZE(event->content)) : 0);
 
 	body->len = 0;
 	body->cursor = 0;
 	body->maxlen = (int) Min(size, MaxAllocSize);
 	body->data = palloc(body->maxlen);
+}
+
+/* What the data alone is: JSON, or the text of another media type. */
+static void
+append_data(StringInfo body, const Event *event, const char *content_type)
+{
+	JsonbValue	text;
+
+	if (!media_type_is_json(content_type) && JsonbExtractScalar(&event->data->root, &text) &&
+		text.type == jbvString)
+		json_append_raw(body, text.val.string.val, text.val.string.len);
+	else
+		json_append(body, event->data);
 }
 
 static bool
@@ -245,12 +369,10 @@ set_body(const Event *event, DispatchMessage *message, const char **error)
 	StringInfoData body;
 	const char *problem;
 
-	message->content_type = JSON_TYPE;
 	start_body(&body, event);
 	switch (message->envelope)
 	{
 		case DISPATCH_CLOUDEVENTS:
-			message->content_type = STRUCTURED_TYPE;
 			append_cloudevent(&body, event, message);
 			break;
 		case DISPATCH_DISPYTCH:
@@ -258,7 +380,7 @@ set_body(const Event *event, DispatchMessage *message, const char **error)
 			break;
 		case DISPATCH_CLOUDEVENTS_BINARY:
 		case DISPATCH_DATA:
-			json_append(&body, event->data);
+			append_data(&body, event, message->content_type);
 			break;
 	}
 
@@ -275,22 +397,73 @@ set_body(const Event *event, DispatchMessage *message, const char **error)
 	return true;
 }
 
-/* In the order of the specification. */
+/* The bytes as they are. */
 static void
-set_attributes(DispatchMessage *message)
+set_content(const Event *event, DispatchMessage *message)
 {
-	DispatchPair *attributes = palloc(MAX_ATTRIBUTES * sizeof(DispatchPair));
+	message->body = VARDATA(event->content);
+	message->body_len = VARSIZE(event->content) - VARHDRSZ;
+}
+
+/* ASCII, whatever the encoding. */
+static const char *
+content_type(const Event *event, DispatchEnvelope envelope)
+{
+	const char *given;
+
+	if (envelope == DISPATCH_CLOUDEVENTS)
+		return STRUCTURED_TYPE;
+	if (envelope == DISPATCH_DISPYTCH || event->attributes == NULL)
+		return JSON_TYPE;
+	given = attributes_get_text(event->attributes, "datacontenttype");
+	return given != NULL ? given : JSON_TYPE;
+}
+
+/* Adds what the publisher set, but for the type of the content. */
+static bool
+add_attributes(const Jsonb *given, DispatchPair *attributes, int *count, const char **error)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&unconstify(Jsonb *, given)->root);
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	const char *name = NULL;
+	const char *text;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = json_scalar_text(&value);
+		if (token != WJB_VALUE || strcmp(name, "datacontenttype") == 0)
+			continue;
+		if (!set_text(&text, json_scalar_text(&value), name, error))
+			return false;
+		attributes[(*count)++] = (DispatchPair) {name, text};
+	}
+	return true;
+}
+
+/* In the order of the specification, then those that the publisher set. */
+static bool
+set_attributes(const Event *event, DispatchMessage *message, const char **error)
+{
+	int			given = event->attributes != NULL ? JB_ROOT_COUNT(event->attributes) : 0;
+	DispatchPair *attributes = palloc((OWN_ATTRIBUTES + given) * sizeof(DispatchPair));
 	int			count = 0;
 
 	attributes[count++] = (DispatchPair) {"specversion", "1.0"};
-	attributes[count++] = (DispatchPair) {"id", message->event_id};
+	if (!attributes_are_given(event->attributes))
+		attributes[count++] = (DispatchPair) {"id", message->event_id};
 	attributes[count++] = (DispatchPair) {"source", message->source};
 	attributes[count++] = (DispatchPair) {"type", message->event_type};
-	attributes[count++] = (DispatchPair) {"time", message->time};
+	if (!attributes_are_given(event->attributes))
+		attributes[count++] = (DispatchPair) {"time", message->time};
 	if (message->subject != NULL)
 		attributes[count++] = (DispatchPair) {"subject", message->subject};
+	if (given > 0 && !add_attributes(event->attributes, attributes, &count, error))
+		return false;
 	message->attributes = attributes;
 	message->nattributes = count;
+	return true;
 }
 
 bool
@@ -302,9 +475,16 @@ envelope_write(const Event *event, DispatchEnvelope envelope,
 	*message = (DispatchMessage) {.envelope = envelope, .options = message->options};
 	if (!set_stamps(event, message, error) || !set_texts(event, message, error))
 		return false;
-	if ((is_wrapped || event->data != NULL) && !set_body(event, message, error))
+	if (envelope == DISPATCH_DISPYTCH && event->content != NULL)
+	{
+		*error = "The binary data of the event cannot be sent in envelope \"dispytch\".";
 		return false;
-	if (envelope == DISPATCH_CLOUDEVENTS_BINARY)
-		set_attributes(message);
-	return true;
+	}
+	if (is_wrapped || event->data != NULL || event->content != NULL)
+		message->content_type = content_type(event, envelope);
+	if (!is_wrapped && event->content != NULL)
+		set_content(event, message);
+	else if ((is_wrapped || event->data != NULL) && !set_body(event, message, error))
+		return false;
+	return envelope != DISPATCH_CLOUDEVENTS_BINARY || set_attributes(event, message, error);
 }

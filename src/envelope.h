@@ -18,7 +18,8 @@
  * after.
  *
  * False, with *error set to a full sentence, when the event cannot be written:
- * a text of it that has no UTF-8 form, or a time before 1970 or after 9999.
+ * a text of it that has no UTF-8 form, a time before 1970 or after 9999, or
+ * binary data in an envelope that cannot hold it.
  * The event_id is there even then.  Needs a transaction, unless the database
  * is UTF-8.
  */

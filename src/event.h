@@ -28,6 +28,8 @@ typedef struct Event
 	char	   *key;			/* NULL: none */
 	Jsonb	   *data;			/* NULL: none */
 	Jsonb	   *options;		/* NULL: none */
+	Jsonb	   *attributes;		/* see attributes.h; NULL: none */
+	bytea	   *content;		/* binary payload, a zero byte after it; NULL: none */
 } Event;
 
 #endif							/* EVENT_H */

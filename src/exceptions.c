@@ -105,12 +105,15 @@ exception_insert(const Event *event, const Exception *exception, const char *err
 	add_param(&params, INT4OID, Int32GetDatum(exception->attempts), false);
 	add_next_attempt(&params, exception);
 	add_text(&params, error);
+	add_jsonb(&params, event->attributes);
+	add_param(&params, BYTEAOID, PointerGetDatum(event->content), event->content == NULL);
 	run("INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, max_retries,"
 		" segment, event_type, source, subject, key, data, options, status, attempts,"
-		" next_attempt_at, first_error, last_error, first_failed_at, last_failed_at)"
+		" next_attempt_at, first_error, last_error, first_failed_at, last_failed_at,"
+		" attributes, content)"
 		" VALUES ($1, $2, $3, $4, $5, $6, -1, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16,"
 		" CASE WHEN $16 IS NOT NULL THEN pg_catalog.now() END,"
-		" CASE WHEN $16 IS NOT NULL THEN pg_catalog.now() END)",
+		" CASE WHEN $16 IS NOT NULL THEN pg_catalog.now() END, $17, $18)",
 		&params);
 }
 

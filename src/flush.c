@@ -73,7 +73,8 @@ make_requests(const char *name)
 
 	SPI_connect();
 	SPI_execute_with_args("SELECT id FROM dispatch.backends"
-						  " WHERE name OPERATOR(pg_catalog.=) $1 OR $1 IS NULL",
+						  " WHERE (name OPERATOR(pg_catalog.=) $1 OR $1 IS NULL)"
+						  " AND NOT force_drop",
 						  1, &argtype, &arg, name ? " " : "n", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

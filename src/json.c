@@ -213,3 +213,41 @@ json_scalar_text(const JsonbValue *scalar)
 			return NULL;		/* keep compiler quiet */
 	}
 }
+
+void
+json_push_text(JsonbParseState **state, JsonbIteratorToken token, const char *text)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, token, &value);
+}
+
+void
+json_push_member(JsonbParseState **state, const char *name, const char *text)
+{
+	json_push_text(state, WJB_KEY, name);
+	json_push_text(state, WJB_VALUE, text);
+}
+
+void
+json_push_members(JsonbParseState **state, const JsonbContainer *object)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(unconstify(JsonbContainer *, object));
+	JsonbIteratorToken token;
+	JsonbValue	name;
+	JsonbValue	value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = value;
+		else if (token == WJB_VALUE && value.type != jbvNull)
+		{
+			pushJsonbValue(state, WJB_KEY, &name);
+			pushJsonbValue(state, WJB_VALUE, &value);
+		}
+	}
+}

@@ -50,4 +50,13 @@ extern void json_append(StringInfo out, const Jsonb *document);
  */
 extern char *json_scalar_text(const JsonbValue *scalar);
 
+/*
+ * For building a document: pushes a text, a member that is one, and all
+ * members of an object but for nulls.  Of members that were pushed twice, the
+ * last one stays.
+ */
+extern void json_push_text(JsonbParseState **state, JsonbIteratorToken token, const char *text);
+extern void json_push_member(JsonbParseState **state, const char *name, const char *text);
+extern void json_push_members(JsonbParseState **state, const JsonbContainer *object);
+
 #endif							/* JSON_H */

@@ -107,6 +107,8 @@ learn(KnownBackend *known, HeapTuple row, TupleDesc desc)
 	options_read(known->table,
 				 DatumGetJsonbPCopy(heap_getattr(row, BACKENDS_OPTIONS, desc, &isnull)),
 				 DISPATCH_OF_BACKEND, known->values);
+	known->is_ours = strcmp(TextDatumGetCString(heap_getattr(row, BACKENDS_IDENTITY, desc, &isnull)),
+							backends_identity()) == 0;
 	known->has_variables = false;
 	for (int i = 0; i < known->table->nitems; i++)
 		if (known->table->items[i].type == DISPATCH_TEMPLATE && known->values[i].is_set &&
@@ -119,8 +121,8 @@ learn(KnownBackend *known, HeapTuple row, TupleDesc desc)
 	MemoryContextSwitchTo(old);
 }
 
-static void
-look_up(const char *name, KnownBackend *known)
+static bool
+look_up(const char *name, bool missing_ok, KnownBackend *known)
 {
 	Oid			backends = catalog_get()->backends;
 	Relation	rel = table_open(backends, AccessShareLock);
@@ -133,19 +135,18 @@ look_up(const char *name, KnownBackend *known)
 				CStringGetTextDatum(name));
 	scan = systable_beginscan(rel, catalog_get()->backends_name_index, true, snapshot, 1, &key);
 	row = systable_getnext(scan);
-	if (!HeapTupleIsValid(row))
-	{
-		systable_endscan(scan);
-		report_unknown(name, list_names(rel, snapshot));
-	}
-	learn(known, row, RelationGetDescr(rel));
+	if (HeapTupleIsValid(row))
+		learn(known, row, RelationGetDescr(rel));
 	systable_endscan(scan);
+	if (known->context == NULL && !missing_ok)
+		report_unknown(name, list_names(rel, snapshot));
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
+	return known->context != NULL;
 }
 
 const KnownBackend *
-known_backend_find(const char *name)
+known_backend_find(const char *name, bool missing_ok)
 {
 	KnownBackend found = {0};
 	KnownBackend *known;
@@ -156,12 +157,17 @@ known_backend_find(const char *name)
 
 	/* No backend has a longer name; the cache would cut it. */
 	if (strlen(name) >= NAMEDATALEN)
+	{
+		if (missing_ok)
+			return NULL;
 		report_unknown(name, NULL);
+	}
 
 	known = hash_search(cache, name, HASH_FIND, NULL);
 	if (known == NULL)
 	{
-		look_up(name, &found);
+		if (!look_up(name, missing_ok, &found))
+			return NULL;
 		strlcpy(found.name, name, NAMEDATALEN);
 		known = hash_search(cache, name, HASH_ENTER, NULL);
 		*known = found;

@@ -11,6 +11,9 @@
 #include "options.h"
 #include "template.h"
 
+/* Where events go that name no backend. */
+#define DEFAULT_BACKEND "default"
+
 typedef struct KnownBackend
 {
 	char		name[NAMEDATALEN];	/* hash key */
@@ -18,13 +21,14 @@ typedef struct KnownBackend
 	MemoryContext context;		/* of all below */
 	OptionTable *table;			/* event options and templates */
 	DispatchValue *values;		/* the backend's */
+	bool		is_ours;		/* false: this copy was not adopted yet */
 	bool		has_variables;	/* do templates among them hold placeholders? */
 } KnownBackend;
 
 /*
- * The backend of that name; errors (42704) if there is none, or if it is being
- * dropped.  Valid until the next call.
+ * The backend of that name; errors (42704), or NULL if missing_ok, if there is
+ * none, or if it is being dropped.  Valid until the next call.
  */
-extern const KnownBackend *known_backend_find(const char *name);
+extern const KnownBackend *known_backend_find(const char *name, bool missing_ok);
 
 #endif							/* KNOWN_BACKENDS_H */

@@ -29,6 +29,7 @@
 #include "catalog.h"
 #include "manager.h"
 #include "position.h"
+#include "retention.h"
 #include "schedule.h"
 #include "session.h"
 #include "settings.h"
@@ -43,6 +44,10 @@
 #define START_TIMEOUT 60000
 /* Publishers that still knew a backend when it was dropped are gone after this. */
 #define DROP_DELAY 1000
+
+/* How often (ms) to look after retention: a fiftieth of its time, within this. */
+#define HOUSE_MIN 500
+#define HOUSE_MAX 60000
 
 /* What the manager remembers of a backend. */
 typedef struct Ward
@@ -402,6 +407,24 @@ release_scheduled(void *arg)
 		wake_me_at(due);
 }
 
+static void
+rotate_segments(void *arg)
+{
+	*(int *) arg = retention_rotate();
+}
+
+static void
+empty_segments(void *arg)
+{
+	retention_empty(arg);
+}
+
+static void
+expire(void *arg)
+{
+	retention_expire();
+}
+
 /* Runs a step; false if it failed, which the log hears of once in a row. */
 static bool
 run_step(void (*step) (void *arg), void *arg, const char *what)
@@ -428,6 +451,28 @@ run_step(void (*step) (void *arg), void *arg, const char *what)
 	return false;
 }
 
+/* Retention: what is not urgent. */
+static void
+keep_house(List *backends)
+{
+	static TimestampTz next = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	int			segment;
+
+	if (now < next)
+	{
+		wake_me_at(next);
+		return;
+	}
+	if (run_step(rotate_segments, &segment, "rotate segments"))
+		pg_atomic_write_u32(&MySlot->segment, segment);
+	run_step(empty_segments, backends, "empty a segment");
+	run_step(expire, NULL, "expire dead letters");
+	next = TimestampTzPlusMilliseconds(now, Max(HOUSE_MIN, Min(HOUSE_MAX,
+															   setting_published_retention * 20L)));
+	wake_me_at(next);
+}
+
 static void
 turn(void)
 {
@@ -442,6 +487,7 @@ turn(void)
 	match_workers(backends);
 	run_step(finish_drops, backends, "finish dropping a backend");
 	run_step(release_scheduled, NULL, "move scheduled events");
+	keep_house(backends);
 }
 
 void

@@ -8,8 +8,9 @@
  * an error here, so that whoever reads values by it need not look again.
  *
  * The spec is an array of objects: name, type, scope, and, where the option
- * has them, default, min, max and choices.  It holds what publish() must check
- * or render without the module.
+ * has them, default, min, max and choices; destination is true for the option
+ * that a topic sets.  It holds what publish() must check or render without the
+ * module.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,9 +39,15 @@ static const DispatchOption common_options[] = {
 		"envelope", DISPATCH_ENUM, ANY_SCOPE, "cloudevents", 0, 0, envelopes,
 		"what goes on the wire"
 	},
+	{
+		"extensions", DISPATCH_SCALARS, DISPATCH_OF_EVENT, NULL, 0, 0, NULL,
+		"extension attributes of the CloudEvent"
+	},
 };
 
-#define ENVELOPE 0				/* index in common_options[] */
+/* Indexes in common_options[]. */
+#define ENVELOPE 0
+#define EXTENSIONS 1
 
 static const char *const scope_names[ANY_SCOPE + 1] = {
 	[DISPATCH_OF_BACKEND] = "backend",
@@ -135,6 +142,7 @@ static void
 table_finish(OptionTable *table, int sqlerrcode)
 {
 	table->envelope = table->nitems + ENVELOPE;
+	table->extensions = table->nitems + EXTENSIONS;
 	memcpy(&table->items[table->nitems], common_options, sizeof(common_options));
 	table->nitems += lengthof(common_options);
 
@@ -157,6 +165,7 @@ table_create(const char *transport, int max_items)
 	OptionTable *table = palloc0(sizeof(OptionTable));
 
 	table->transport = pstrdup(transport);
+	table->destination = -1;
 	table->items = palloc0((max_items + lengthof(common_options)) * sizeof(DispatchOption));
 	return table;
 }
@@ -172,6 +181,9 @@ options_table(const DispatchTransport *transport)
 	table = table_create(transport->name, nitems);
 	memcpy(table->items, transport->options, nitems * sizeof(DispatchOption));
 	table->nitems = nitems;
+	for (int i = 0; transport->destination != NULL && i < nitems; i++)
+		if (strcmp(table->items[i].name, transport->destination) == 0)
+			table->destination = i;
 	table_finish(table, ERRCODE_INVALID_OBJECT_DEFINITION);
 	return table;
 }
@@ -180,24 +192,6 @@ options_table(const DispatchTransport *transport)
  * Writing a spec
  * ------------------------------------------------------------------------
  */
-
-static void
-push_text(JsonbParseState **state, JsonbIteratorToken token, const char *text)
-{
-	JsonbValue	value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = strlen(text);
-	pushJsonbValue(state, token, &value);
-}
-
-static void
-push_member(JsonbParseState **state, const char *name, const char *text)
-{
-	push_text(state, WJB_KEY, name);
-	push_text(state, WJB_VALUE, text);
-}
 
 /* float8 to numeric would round to 15 digits. */
 static void
@@ -212,19 +206,19 @@ push_number(JsonbParseState **state, const char *name, double number)
 															CStringGetDatum(text),
 															ObjectIdGetDatum(InvalidOid),
 															Int32GetDatum(-1)));
-	push_text(state, WJB_KEY, name);
+	json_push_text(state, WJB_KEY, name);
 	pushJsonbValue(state, WJB_VALUE, &value);
 }
 
 static void
-push_row(JsonbParseState **state, const DispatchOption *option)
+push_row(JsonbParseState **state, const DispatchOption *option, bool is_destination)
 {
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	push_member(state, "name", option->name);
-	push_member(state, "type", option_type_names[option->type]);
-	push_member(state, "scope", option_scope_name(option->flags));
+	json_push_member(state, "name", option->name);
+	json_push_member(state, "type", option_type_names[option->type]);
+	json_push_member(state, "scope", option_scope_name(option->flags));
 	if (option->default_value != NULL)
-		push_member(state, "default", option->default_value);
+		json_push_member(state, "default", option->default_value);
 	if (option->min != 0 || option->max != 0)
 	{
 		push_number(state, "min", option->min);
@@ -232,11 +226,18 @@ push_row(JsonbParseState **state, const DispatchOption *option)
 	}
 	if (option->type == DISPATCH_ENUM)
 	{
-		push_text(state, WJB_KEY, "choices");
+		json_push_text(state, WJB_KEY, "choices");
 		pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 		for (const char *const *choice = option->choices; *choice != NULL; choice++)
-			push_text(state, WJB_ELEM, *choice);
+			json_push_text(state, WJB_ELEM, *choice);
 		pushJsonbValue(state, WJB_END_ARRAY, NULL);
+	}
+	if (is_destination)
+	{
+		JsonbValue	yes = {.type = jbvBool, .val.boolean = true};
+
+		json_push_text(state, WJB_KEY, "destination");
+		pushJsonbValue(state, WJB_VALUE, &yes);
 	}
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
@@ -250,7 +251,7 @@ options_event_spec(const OptionTable *table)
 	for (int i = 0; i < table->envelope; i++)
 		if ((table->items[i].flags & DISPATCH_OF_EVENT) != 0 ||
 			table->items[i].type == DISPATCH_TEMPLATE)
-			push_row(&state, &table->items[i]);
+			push_row(&state, &table->items[i], i == table->destination);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
 
@@ -353,6 +354,8 @@ read_row(OptionTable *table, const JsonbValue *json)
 	option->min = row_number(table, row, "min");
 	option->max = row_number(table, row, "max");
 	option->choices = row_choices(table, row);
+	if (row_member(table, row, "destination", "boolean") != NULL)
+		table->destination = table->nitems;
 	table->nitems++;
 }
 

@@ -21,6 +21,8 @@ typedef struct OptionTable
 	int			nitems;
 	DispatchOption *items;
 	int			envelope;		/* index of "envelope" */
+	int			extensions;		/* index of "extensions" */
+	int			destination;	/* index of what a topic sets; -1: none */
 	bool		is_partial;		/* made from a spec: lacks options that only
 								 * the transport's module knows */
 } OptionTable;

@@ -80,7 +80,8 @@ outbox_append(Datum *values, bool *nulls)
 /* Columns of dispatch.scheduled after scheduled_at, as columns of the outbox. */
 static const int scheduled_columns[] = {
 	OUTBOX_CREATED_AT, OUTBOX_BACKEND_ID, OUTBOX_MAX_RETRIES, OUTBOX_EVENT_TYPE,
-	OUTBOX_SOURCE, OUTBOX_SUBJECT, OUTBOX_KEY, OUTBOX_DATA, OUTBOX_OPTIONS
+	OUTBOX_SOURCE, OUTBOX_SUBJECT, OUTBOX_KEY, OUTBOX_DATA, OUTBOX_OPTIONS,
+	OUTBOX_ATTRIBUTES, OUTBOX_CONTENT
 };
 
 void
@@ -117,6 +118,27 @@ read_jsonb(TupleTableSlot *row, int column)
 	return DatumGetJsonbPCopy(row->tts_values[column - 1]);
 }
 
+/* With a zero byte after it, for those who take what is text for a C string. */
+static bytea *
+read_bytes(TupleTableSlot *row, int column)
+{
+	struct varlena *stored;
+	bytea	   *copy;
+	Size		len;
+
+	if (row->tts_isnull[column - 1])
+		return NULL;
+	stored = PG_DETOAST_DATUM_PACKED(row->tts_values[column - 1]);
+	len = VARSIZE_ANY_EXHDR(stored);
+	copy = palloc(VARHDRSZ + len + 1);
+	SET_VARSIZE(copy, VARHDRSZ + len);
+	memcpy(VARDATA(copy), VARDATA_ANY(stored), len);
+	VARDATA(copy)[len] = '\0';
+	if (PointerGetDatum(stored) != row->tts_values[column - 1])
+		pfree(stored);
+	return copy;
+}
+
 Event *
 outbox_read_event(TupleTableSlot *row)
 {
@@ -136,5 +158,7 @@ outbox_read_event(TupleTableSlot *row)
 	event->key = read_text(row, OUTBOX_KEY);
 	event->data = read_jsonb(row, OUTBOX_DATA);
 	event->options = read_jsonb(row, OUTBOX_OPTIONS);
+	event->attributes = read_jsonb(row, OUTBOX_ATTRIBUTES);
+	event->content = read_bytes(row, OUTBOX_CONTENT);
 	return event;
 }

@@ -22,6 +22,9 @@
 #include "settings.h"
 #include "worker_state.h"
 
+/* A position that has moved without an event is stored this often (ms). */
+#define IDLE_SAVE_MAX 60000
+
 /* How often (ms) the log hears of events that failed. */
 #define FAILURE_LOG_INTERVAL 10000
 
@@ -138,6 +141,16 @@ holds_outcomes(void)
 	return MyWorker.delivery->window->held != NIL || MyWorker.delivery->retries->held != NIL;
 }
 
+/*
+ * How long (us) a position may be out of date that has moved without an event:
+ * a small part of the time that segments are kept.
+ */
+static int64
+idle_save_interval(void)
+{
+	return Min(IDLE_SAVE_MAX, setting_published_retention / 20 * 1000) * INT64CONST(1000);
+}
+
 /* Between the newest ticks nothing is left: the position moves on to now. */
 static void
 skip_to_end(void)
@@ -149,6 +162,11 @@ skip_to_end(void)
 	MyWorker.position.before = tick_copy(cursor_upto(MyWorker.cursor));
 	MyWorker.position.upto = tick_copy(cursor_upto(MyWorker.cursor));
 	MyWorker.position.settled_id = PG_INT64_MIN;
+
+	/* Retention goes by what is stored, so that is not to be left behind. */
+	if (MyWorker.moved_at == 0 &&
+		MyWorker.turn_time - MyWorker.saved_at > idle_save_interval())
+		MyWorker.moved_at = MyWorker.turn_time;
 }
 
 /* Tells flush() how far all is settled. */
@@ -197,6 +215,7 @@ progress_save(void)
 {
 	if (!worker_run_step(save_progress, NULL, "store its progress"))
 		return;
+	MyWorker.saved_at = MyWorker.turn_time;
 	MyWorker.moved_at = 0;
 	if (MyWorker.delivery != NULL)
 	{

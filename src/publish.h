@@ -9,6 +9,7 @@
 #define PUBLISH_H
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
 
@@ -21,10 +22,13 @@ typedef struct NewEvent
 	text	   *key;
 	Datum		data;			/* jsonb, perhaps toasted */
 	bool		has_data;
-	text	   *backend;		/* NULL: the default */
+	text	   *backend;		/* NULL: the event type's, or the default */
 	Jsonb	   *options;
 	TimestampTz scheduled_at;	/* DT_NOBEGIN: now */
 	int			max_retries;	/* -1: the backend's */
+	Jsonb	   *attributes;		/* checked already, see attributes.h; NULL: none */
+	Datum		content;		/* bytea: a binary payload, instead of data */
+	bool		has_content;
 } NewEvent;
 
 /*
@@ -32,5 +36,14 @@ typedef struct NewEvent
  * (22004 null, 22023 invalid, 42704 unknown backend, 25006 read-only).
  */
 extern void publish_event(const NewEvent *event, pg_uuid_t *event_id);
+
+/*
+ * Reads what all functions that publish take last: from argument "backend" on
+ * backend and key, from argument "options" on options, scheduled_at and
+ * max_retries.
+ */
+extern void publish_read_arguments(FunctionCallInfo fcinfo, int backend, int options,
+								   NewEvent *event);
+extern text *publish_text_argument(FunctionCallInfo fcinfo, int arg);	/* NULL: null */
 
 #endif							/* PUBLISH_H */

@@ -25,6 +25,12 @@
 /* Moved in one transaction, to keep it short. */
 #define RELEASE_MAX 1000
 
+/* Nothing moves in a copy of a database before it was adopted. */
+#define ADOPTED \
+	" WHERE EXISTS (SELECT FROM dispatch.backends AS b" \
+	"  WHERE b.id OPERATOR(pg_catalog.=) s.backend_id" \
+	"  AND b.identity OPERATOR(pg_catalog.=) dispatch.identity())"
+
 static Datum
 get_column(uint64 row, int column, bool *isnull)
 {
@@ -39,7 +45,7 @@ schedule_release(void)
 	bool		isnull;
 
 	SPI_connect();
-	SPI_execute("SELECT min(scheduled_at) FROM dispatch.scheduled", true, 1);
+	SPI_execute("SELECT min(s.scheduled_at) FROM dispatch.scheduled AS s" ADOPTED, true, 1);
 	due = DatumGetTimestampTz(get_column(0, 1, &isnull));
 	if (isnull)
 		due = 0;
@@ -53,17 +59,18 @@ schedule_release(void)
 		args[1] = Int32GetDatum(RELEASE_MAX);
 		SPI_execute_with_args("WITH due AS ("
 							  " DELETE FROM dispatch.scheduled WHERE event_id IN ("
-							  "  SELECT event_id FROM dispatch.scheduled"
-							  "  WHERE scheduled_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()"
-							  "  ORDER BY scheduled_at LIMIT $2)"
+							  "  SELECT s.event_id FROM dispatch.scheduled AS s" ADOPTED
+							  "  AND s.scheduled_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()"
+							  "  ORDER BY s.scheduled_at, s.event_id LIMIT $2)"
 							  " RETURNING *),"
 							  " sorted AS (SELECT * FROM due ORDER BY scheduled_at, event_id)"
 							  " INSERT INTO dispatch.outbox"
 							  "  (xid, id, created_at, event_id, backend_id, max_retries, segment,"
-							  "   event_type, source, subject, key, data, options)"
+							  "   event_type, source, subject, key, data, options, attributes, content)"
 							  " SELECT pg_catalog.pg_current_xact_id(),"
 							  "  pg_catalog.nextval('dispatch.outbox_id_seq'), created_at, event_id,"
-							  "  backend_id, max_retries, $1, event_type, source, subject, key, data, options"
+							  "  backend_id, max_retries, $1, event_type, source, subject, key, data, options,"
+							  "  attributes, content"
 							  " FROM sorted RETURNING backend_id",
 							  2, argtypes, args, NULL, false, 0);
 		for (uint64 i = 0; i < SPI_processed; i++)

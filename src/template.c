@@ -5,13 +5,13 @@
  *
  * A template is parsed once into literal pieces and placeholders, and what a
  * placeholder stands for goes out as it is: nothing that comes with an event
- * is ever looked through for placeholders again.  A path walks through objects
- * only, by exact key, so that it means the same for every event.
+ * is ever looked through for placeholders again.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "data_path.h"
 #include "json.h"
 #include "template.h"
 #include "utf8.h"
@@ -60,17 +60,6 @@ malformed(const char **error, const char *problem, const char *text, size_t len)
 	return false;
 }
 
-static bool
-path_is_valid(const char *path, const char *end)
-{
-	if (path == end || *path == '.' || end[-1] == '.')
-		return false;
-	for (const char *p = path; p + 1 < end; p++)
-		if (p[0] == '.' && p[1] == '.')
-			return false;
-	return true;
-}
-
 /* Parses what stands between two braces. */
 static bool
 parse_placeholder(const char *name, size_t len, Piece *piece, const char **error)
@@ -91,7 +80,7 @@ parse_placeholder(const char *name, size_t len, Piece *piece, const char **error
 
 	if (len >= 4 && memcmp(name, "data", 4) == 0 && (len == 4 || name[4] == '.'))
 	{
-		if (len < 6 || !path_is_valid(name + 5, name + len))
+		if (len < 6 || !data_path_is_valid(name + 5, len - 5))
 			return malformed(error, "Placeholder {%.*s} lacks the name of a field.", name, len);
 		piece->kind = PIECE_DATA;
 		piece->text = name + 5;
@@ -181,67 +170,19 @@ template_is_constant(const Template *template)
 	return true;
 }
 
-/* Why {data.<path>} cannot be rendered; "len" bytes of the path matter. */
-static bool
-no_field(const char **error, const Piece *path, size_t len, const char *problem,
-		 const char *type)
-{
-	char	   *place;
-
-	place = len == 0 ? pstrdup("the data") : psprintf("\"%.*s\" in the data", (int) len, path->text);
-	*error = psprintf("Placeholder {data.%.*s} cannot be rendered: %s %s%s.",
-					  path->len, path->text, place, problem, type);
-	pfree(place);
-	return false;
-}
-
-/* Finds the field that a path names.  It is a scalar other than null. */
-static bool
-find_field(const Piece *path, Jsonb *data, JsonbValue *field, const char **error)
-{
-	const char *end = path->text + path->len;
-	const char *name = path->text;
-	JsonbContainer *container = &data->root;
-
-	for (;;)
-	{
-		const char *dot = memchr(name, '.', end - name);
-		const char *name_end = dot != NULL ? dot : end;
-		size_t		walked = name_end - path->text;
-
-		if (!JsonContainerIsObject(container))
-			return no_field(error, path, name == path->text ? 0 : name - 1 - path->text,
-							"is not an object", "");
-		if (getKeyJsonValueFromContainer(container, name, name_end - name, field) == NULL)
-			return no_field(error, path, walked, "is missing", "");
-		if (dot == NULL && field->type == jbvBinary)
-			return no_field(error, path, walked, "is not a scalar but an ", JsonbTypeName(field));
-		if (dot == NULL && field->type == jbvNull)
-			return no_field(error, path, walked, "is null", "");
-		if (dot == NULL)
-			return true;
-		if (field->type != jbvBinary)
-			return no_field(error, path, walked, "is not an object but ",
-							field->type == jbvNull ? "null" : psprintf("a %s", JsonbTypeName(field)));
-		container = field->val.binary.data;
-		name = dot + 1;
-	}
-}
-
 static bool
 append_field(const Piece *path, Jsonb *data, StringInfo result, const char **error)
 {
 	JsonbValue	field;
+	const char *problem = "the event has no JSON data";
 	char	   *text;
 
-	if (data == NULL)
+	if (data == NULL || !data_path_find(path->text, path->len, data, &field, &problem))
 	{
-		*error = psprintf("Placeholder {data.%.*s} cannot be rendered: the event has no data.",
-						  path->len, path->text);
+		*error = psprintf("Placeholder {data.%.*s} cannot be rendered: %s.",
+						  path->len, path->text, problem);
 		return false;
 	}
-	if (!find_field(path, data, &field, error))
-		return false;
 	text = json_scalar_text(&field);
 	appendStringInfoString(result, text);
 	pfree(text);

@@ -143,11 +143,9 @@ destination_is_valid(const DispatchTransport *transport, const OptionTable *tabl
 {
 	if (transport->destination == NULL)
 		return true;
-	for (int i = 0; i < table->nitems; i++)
-		if (strcmp(table->items[i].name, transport->destination) == 0)
-			return table->items[i].type == DISPATCH_TEMPLATE &&
-				(table->items[i].flags & DISPATCH_OF_EVENT) != 0;
-	return false;
+	return table->destination >= 0 &&
+		table->items[table->destination].type == DISPATCH_TEMPLATE &&
+		(table->items[table->destination].flags & DISPATCH_OF_EVENT) != 0;
 }
 
 /* No field but the first means anything in another version. */

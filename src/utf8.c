@@ -29,6 +29,12 @@ text_clip(const char *text, size_t len)
 	return pg_mbcliplen(text, (int) len, SHOWN_LENGTH);
 }
 
+bool
+utf8_is_text(const char *bytes, size_t len)
+{
+	return pg_verify_mbstr(PG_UTF8, bytes, (int) len, true);
+}
+
 static bool
 fail(const char **error)
 {
@@ -74,7 +80,7 @@ utf8_convert(const char **text, size_t *len, const char **error)
 
 	/* The bytes of such a database are what clients sent: perhaps UTF-8. */
 	if (encoding == PG_SQL_ASCII)
-		return pg_verify_mbstr(PG_UTF8, *text, (int) *len, true) || fail(error);
+		return utf8_is_text(*text, *len) || fail(error);
 
 	Assert(IsTransactionState());
 	procedure = FindDefaultConversionProc(encoding, PG_UTF8);

@@ -17,6 +17,9 @@
  */
 extern bool utf8_convert(const char **text, size_t *len, const char **error);
 
+/* Are these bytes UTF-8 text, without a zero byte? */
+extern bool utf8_is_text(const char *bytes, size_t len);
+
 /* How many bytes of a user's text to repeat in an error: whole characters. */
 extern int	text_clip(const char *text, size_t len);
 

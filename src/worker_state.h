@@ -34,6 +34,7 @@ typedef struct Worker
 	Cursor	   *cursor;
 	Position	position;
 	TimestampTz moved_at;		/* when the position moved; 0: it is stored */
+	TimestampTz saved_at;		/* when it was stored last */
 	bool		look;			/* something may have been published */
 	uint32		flush_seen;		/* newest flush() before the last look */
 

@@ -18,6 +18,7 @@
 
 #include "session.h"
 #include "transport.h"
+#include "utf8.h"
 
 /* What NOTIFY takes, see NOTIFY_PAYLOAD_MAX_LENGTH in async.c. */
 #define PAYLOAD_MAX (BLCKSZ - NAMEDATALEN - 128 - 1)
@@ -81,6 +82,9 @@ notify_send(void *arg, DispatchMessage *message)
 	else if (message->body_len > PAYLOAD_MAX)
 		host->failed(host, message, DISPATCH_EVENT_REJECTED,
 					 "the event is larger than a notification can be, about 8000 bytes");
+	else if (message->body != NULL && !utf8_is_text(message->body, message->body_len))
+		host->failed(host, message, DISPATCH_EVENT_REJECTED,
+					 "the event is binary, which a notification cannot be");
 	else
 		connection->messages[connection->count++] = message;
 	return true;

@@ -38,6 +38,7 @@
 #include "options.h"
 #include "session.h"
 #include "transport.h"
+#include "utf8.h"
 
 /* Given to the function at once. */
 #define CHUNK_MAX 1000
@@ -278,10 +279,15 @@ static bool
 sql_send(void *arg, DispatchMessage *message)
 {
 	SqlConnection *connection = arg;
+	DispatchHost *host = connection->host;
 
 	if (connection->count == (connection->singly > 0 ? 1 : CHUNK_MAX))
 		return false;
-	connection->messages[connection->count++] = message;
+	if (message->body != NULL && !utf8_is_text(message->body, message->body_len))
+		host->failed(host, message, DISPATCH_EVENT_REJECTED,
+					 "the event is binary, which the body of dispatch.event cannot be");
+	else
+		connection->messages[connection->count++] = message;
 	return true;
 }
 

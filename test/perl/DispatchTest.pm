@@ -19,6 +19,7 @@ use DBI ();
 use Exporter 'import';
 use IO::Socket::INET;
 use JSON::PP ();
+use Test::More;
 use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
@@ -29,7 +30,8 @@ our @EXPORT = qw(
   new_cluster wait_until
   session create_redis_backend stream_data
   backend_state wait_for_state backend_pid process_ids
-  log_position log_lines silent_listener);
+  log_position log_lines log_ok
+  silent_listener full_listener);
 
 my $POLL_SECONDS = 0.02;
 
@@ -176,7 +178,20 @@ sub log_lines
 	return grep { $_ =~ $pattern } split /\n/, slurp_file($node->logfile, $position // 0);
 }
 
-# ---- A broker that never answers
+# A server that worked as it should: none of it crashed, and nothing else that
+# matches has been said, which is no warning unless told otherwise.
+sub log_ok
+{
+	my ($node, $pattern) = @_;
+	my $bad = $pattern // qr/WARNING/;
+
+	is_deeply(
+		[ log_lines($node, qr/PANIC:|TRAP:|terminated by signal|WARNING:.*leak|$bad/) ],
+		[], 'the log of server "' . $node->name . '" has no complaint');
+	return;
+}
+
+# ---- Brokers that never answer
 
 # A socket on which the kernel accepts connections that nobody serves.
 sub silent_listener
@@ -185,6 +200,23 @@ sub silent_listener
 		Listen => 128, LocalAddr => '127.0.0.1', Proto => 'tcp') or croak "listen: $!";
 
 	return $listener;
+}
+
+# A socket whose queue is full: the kernel drops whoever else wants to connect,
+# as if the host were not there.  Returns the socket, and what fills the queue.
+sub full_listener
+{
+	my $listener = IO::Socket::INET->new(
+		Listen => 1, LocalAddr => '127.0.0.1', Proto => 'tcp') or croak "listen: $!";
+
+	listen $listener, 0 or croak "listen: $!";
+	return (
+		$listener,
+		map {
+			IO::Socket::INET->new(
+				PeerAddr => '127.0.0.1', PeerPort => $listener->sockport,
+				Proto => 'tcp', Blocking => 0)
+		} 1 .. 8);
 }
 
 1;

@@ -26,7 +26,8 @@ my $session = session($node);
 my ($pid) = $session->selectrow_array('SELECT pg_backend_pid()');
 my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
 
-$session->do(q(SELECT dispatch.publish('a', 'b', '1', options => '{"stream_name": "{event_type}"}')));
+$session->do(
+	q(SELECT dispatch.publish('a', 'b', '1', options => '{"stream_name": "{event_type}"}')));
 ok($session->selectrow_array('SELECT dispatch.flush()'), 'the event is delivered');
 is($redis->cli('XLEN', 'a'), 1, 'to the stream that its options name');
 $session->do('SELECT * FROM dispatch.backend_status');

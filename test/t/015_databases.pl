@@ -15,11 +15,13 @@ my $LIMIT = 5;
 my $redis = RedisServer->new;
 my $node = new_cluster('databases');
 
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
 sub create_database
 {
 	my ($database) = @_;
 
-	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	sql("CREATE DATABASE $database");
 	install($database);
 }
 
@@ -39,7 +41,8 @@ sub delivers
 	my $started = time;
 
 	$node->safe_psql($database, q(SELECT dispatch.publish('a', 'b', '1')));
-	is($node->safe_psql($database, q(SELECT dispatch.flush('10s'))), 't', "$database: settled, $what");
+	is($node->safe_psql($database, q(SELECT dispatch.flush('10s'))),
+		't', "$database: settled, $what");
 	is($redis->client->xlen($stream // $database), $before + 1, "$database: delivered, $what");
 	cmp_ok(time - $started, '<', $LIMIT, "$database: in time, $what");
 }
@@ -78,7 +81,8 @@ sub nobody_left
 create_database($_) foreach qw(one two three);
 delivers($_, 'at first') foreach qw(one two three);
 is(scalar(process_ids($node, 'manager', $_)), 1, "$_: has a manager") foreach qw(one two three);
-is(scalar(process_ids($node, 'manager', 'postgres')), 0, 'a database without the extension has none');
+is(scalar(process_ids($node, 'manager', 'postgres')),
+	0, 'a database without the extension has none');
 
 # DROP EXTENSION: idle, then again in a transaction that is undone
 quickly('one', 'DROP EXTENSION when idle', 'DROP EXTENSION dispatch CASCADE');
@@ -99,7 +103,7 @@ is($node->safe_psql('one', 'SELECT published FROM dispatch.backend_status'),
 # DROP EXTENSION with traffic
 my $traffic = IPC::Run::start(
 	[ 'psql', '-qAtX', '-d', $node->connstr('one'), '-c',
-		q(DO $$ BEGIN LOOP PERFORM dispatch.publish('t', 's', '1') FROM generate_series(1, 10); COMMIT; END LOOP; END $$) ],
+		q(DO $$ BEGIN LOOP PERFORM dispatch.publish('t', 's', '1'); COMMIT; END LOOP; END $$) ],
 	'>', \my $out, '2>', \my $err);
 my $before = $redis->client->xlen('one');
 wait_until(sub { $redis->client->xlen('one') > $before + 100 }, 'traffic');
@@ -120,8 +124,8 @@ my $drop = IPC::Run::start(
 	'2>', \$err);
 wait_until(
 	sub {
-		$node->safe_psql('postgres',
-			q(SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP EXT%')) eq '1';
+		sql(q(SELECT count(*) FROM pg_stat_activity
+			WHERE wait_event_type = 'Lock' AND query LIKE 'DROP EXT%')) eq '1';
 	},
 	'DROP EXTENSION waits');
 $publisher->commit;
@@ -149,19 +153,34 @@ quickly('postgres', 'RENAME there and back',
 	('ALTER DATABASE two RENAME TO second', 'ALTER DATABASE second RENAME TO two') x 3);
 delivers('two', 'after RENAME there and back');
 mkdir $node->basedir . '/space' or die "mkdir: $!";
-$node->safe_psql('postgres', "CREATE TABLESPACE space LOCATION '" . $node->basedir . "/space'");
+sql("CREATE TABLESPACE space LOCATION '" . $node->basedir . "/space'");
 quickly('postgres', 'SET TABLESPACE', 'ALTER DATABASE two SET TABLESPACE space');
 delivers('two', 'after SET TABLESPACE');
+foreach my $round (1 .. 3)
+{
+	quickly('postgres', "RENAME, round $round",
+		'ALTER DATABASE two RENAME TO second', 'ALTER DATABASE second RENAME TO two');
+	delivers('two', "after RENAME, round $round");
+}
 
 # A command that fails lets us in again
 my $guest = session($node, 'two');
 $started = time;
-isnt($node->psql('postgres', 'ALTER DATABASE two RENAME TO second'), 0, 'RENAME fails while somebody is connected');
+isnt($node->psql('postgres', 'ALTER DATABASE two RENAME TO second'),
+	0, 'RENAME fails while somebody is connected');
 $guest->disconnect;
 delivers('two', 'after a RENAME that failed');
 
+# With events in flight that Redis does not answer
+$redis->sigstop;
+$node->safe_psql($_, q(SELECT dispatch.publish('a', 'b', '1'))) foreach qw(two three);
+sleep 0.3;
 quickly('postgres', 'DROP DATABASE', 'DROP DATABASE two');
-$node->safe_psql('postgres', 'CREATE DATABASE plain');
+quickly('three', 'DROP EXTENSION', 'DROP EXTENSION dispatch CASCADE');
+$redis->sigcont;
+nobody_left('three', 'DROP EXTENSION with events in flight');
+install('three');
+sql('CREATE DATABASE plain');
 quickly('postgres', 'DROP DATABASE of another', 'DROP DATABASE plain');
 quickly('postgres', 'CREATE and DROP DATABASE at once',
 	'CREATE DATABASE plain', 'DROP DATABASE plain');
@@ -170,13 +189,13 @@ quickly('postgres', 'DROP DATABASE of one just made', 'DROP DATABASE two');
 delivers($_, 'at last') foreach qw(one three);
 
 # Somebody else's schema is not taken over
-$node->safe_psql('postgres', 'CREATE ROLE mallory; CREATE DATABASE trap');
+sql('CREATE ROLE mallory; CREATE DATABASE trap');
 $node->safe_psql('trap', 'CREATE SCHEMA dispatch AUTHORIZATION mallory');
 my ($code, undef, $error) = $node->psql('trap', 'CREATE EXTENSION dispatch');
 isnt($code, 0, 'CREATE EXTENSION refuses a schema of somebody else');
 like($error, qr/schema "dispatch" already exists/, 'and says why');
 
-is_deeply([ log_lines($node, qr/PANIC|TRAP|signal \d|\[\d+\] (ERROR|FATAL|WARNING)/) ],
-	[], 'the log has no complaint of ours');
+# An ERROR right after the pid is one of a background process.
+log_ok($node, qr/\[\d+\] (ERROR|FATAL|WARNING)/);
 $node->stop;
 done_testing();

@@ -22,10 +22,12 @@ bgwriter_delay = 10s
 autovacuum = off
 ));
 
-$node->safe_psql('postgres', 'CREATE EXTENSION dispatch; CREATE TABLE business (n int)');
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
+sql('CREATE EXTENSION dispatch; CREATE TABLE business (n int)');
 create_redis_backend($node, $redis);
 # So that not everything is in memory only.
-$node->safe_psql('postgres', 'CHECKPOINT');
+sql('CHECKPOINT');
 
 my ($lost, $n) = (0, 0);
 foreach my $round (1 .. $ROUNDS)
@@ -50,19 +52,19 @@ foreach my $round (1 .. $ROUNDS)
 	$node->start;
 
 	my %exists =
-	  map { $_ => 1 } split /\n/, $node->safe_psql('postgres', 'SELECT n FROM business');
+	  map { $_ => 1 } split /\n/, sql('SELECT n FROM business');
 	my @ghosts = grep { !$exists{$_} } stream_data($redis);
 	is_deeply(\@ghosts, [], "round $round: no ghost was delivered");
 	$lost++ unless $exists{ -$round };
 }
 cmp_ok($lost, '>', 0, 'a crash did take what was not durable');
-is($node->safe_psql('postgres', q(SELECT dispatch.flush('30s'))), 't', 'all is settled');
+is(sql(q(SELECT dispatch.flush('30s'))), 't', 'all is settled');
 
 my %count;
 $count{$_}++ foreach stream_data($redis);
 is_deeply(
 	[ sort { $a <=> $b } keys %count ],
-	[ split /\n/, $node->safe_psql('postgres', 'SELECT n FROM business WHERE n > 0 ORDER BY n') ],
+	[ split /\n/, sql('SELECT n FROM business WHERE n > 0 ORDER BY n') ],
 	'in the end the stream has exactly what is in the database');
 
 $node->stop;

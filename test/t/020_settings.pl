@@ -46,15 +46,21 @@ $ENV{PGOPTIONS} = join ' ', map { "-c $_" } qw(
 my $redis = RedisServer->new;
 my $node = new_cluster('settings', undef, extra => [ '--no-sync', '--encoding=UTF8' ]);
 
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+
 mkdir $node->basedir . '/space' or die "mkdir: $!";
-$node->safe_psql('postgres', "CREATE TABLESPACE space LOCATION '" . $node->basedir . "/space'");
-$node->safe_psql('postgres', q(
+sql("CREATE TABLESPACE space LOCATION '" . $node->basedir . "/space'");
+sql(q(
 	CREATE EXTENSION dispatch;
 	CREATE SCHEMA evil;
-	CREATE FUNCTION evil.int_int(int, int) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
-	CREATE FUNCTION evil.text_text(text, text) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
-	CREATE FUNCTION evil.jsonb_jsonb(jsonb, jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
-	CREATE FUNCTION evil.now() RETURNS timestamptz LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
+	CREATE FUNCTION evil.int_int(int, int) RETURNS bool
+		LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
+	CREATE FUNCTION evil.text_text(text, text) RETURNS bool
+		LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
+	CREATE FUNCTION evil.jsonb_jsonb(jsonb, jsonb) RETURNS jsonb
+		LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
+	CREATE FUNCTION evil.now() RETURNS timestamptz
+		LANGUAGE plpgsql AS $$BEGIN RAISE 'evil'; END$$;
 	CREATE OPERATOR evil.= (LEFTARG = int, RIGHTARG = int, FUNCTION = evil.int_int);
 	CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.text_text);
 	CREATE OPERATOR evil.|| (LEFTARG = jsonb, RIGHTARG = jsonb, FUNCTION = evil.jsonb_jsonb)));
@@ -63,7 +69,7 @@ sub reload
 {
 	my ($setting, $value) = @_;
 
-	$node->safe_psql('postgres', "ALTER SYSTEM SET $setting = '$value'");
+	sql("ALTER SYSTEM SET $setting = '$value'");
 	$node->reload;
 }
 
@@ -71,18 +77,20 @@ sub publish_all
 {
 	my ($backend) = @_;
 
-	$node->safe_psql('postgres', qq(
-		SELECT dispatch.publish('t', 's', data, backend => '$backend', key => 'k', subject => data::text)
-		FROM (VALUES ('{"a": "\xC3\xA9\\\\n", "b": 1.10000000000000001}'::jsonb), ('null'), ('"''\\\\u0001"')) AS v (data)));
-	is($node->safe_psql('postgres', "SELECT dispatch.flush('10s', '$backend')"), 't', "$backend: delivered");
+	sql(qq(
+		SELECT dispatch.publish(
+			't', 's', data, backend => '$backend', key => 'k', subject => data::text)
+		FROM (VALUES ('{"a": "\xC3\xA9\\\\n", "b": 1.10000000000000001}'::jsonb), ('null'),
+			('"''\\\\u0001"')) AS v (data)));
+	is(sql("SELECT dispatch.flush('10s', '$backend')"), 't', "$backend: delivered");
 }
 
 # What differs from run to run is left out.
 sub bodies
 {
-	return [
-		map { $_->{fields}{cloud_event} =~ s/"id": "[-0-9a-f]{36}", "time": "[-0-9T:.]*\+00:00"/STAMPS/r }
-		  $redis->xrange_all($_[0]) ];
+	my $stamps = qr/"id": "[-0-9a-f]{36}", "time": "[-0-9T:.]*\+00:00"/;
+
+	return [ map { $_->{fields}{cloud_event} =~ s/$stamps/STAMPS/r } $redis->xrange_all($_[0]) ];
 }
 
 # The same events under plain settings, and under hostile ones of every source
@@ -90,30 +98,29 @@ create_redis_backend($node, $redis, name => 'plain', stream_name => 'plain');
 publish_all('plain');
 is(scalar(grep { /STAMPS/ } @{ bodies('plain') }), 3, 'three events have their stamps');
 $node->append_conf('postgresql.conf', "$_ = '$HOSTILE{$_}'") foreach sort keys %HOSTILE;
-$node->safe_psql('postgres', join ';',
-	map { ("ALTER DATABASE postgres SET $_ = $HOSTILE{$_}", "ALTER ROLE ALL SET $_ = $HOSTILE{$_}") }
-	  qw(search_path));
-$node->safe_psql('postgres', "ALTER DATABASE postgres SET $_ = '$HOSTILE{$_}'")
+sql("ALTER $_ SET search_path = $HOSTILE{search_path}") foreach 'DATABASE postgres', 'ROLE ALL';
+sql("ALTER DATABASE postgres SET $_ = '$HOSTILE{$_}'")
   foreach grep { $_ ne 'search_path' } sort keys %HOSTILE;
 $node->restart;
-is($node->safe_psql('postgres', "SELECT current_setting('search_path') || current_setting('lock_timeout')"),
+is(sql("SELECT current_setting('search_path') || current_setting('lock_timeout')"),
 	'evil, pg_catalog1ms', 'the settings are in effect');
 create_redis_backend($node, $redis, name => 'hostile', stream_name => 'hostile');
 publish_all('hostile');
 is_deeply(bodies('hostile'), bodies('plain'), 'hostile settings do not change a byte');
-$node->safe_psql('postgres', q(SELECT dispatch.alter_backend('hostile', '{"max_len": 1000}')));
+sql(q(SELECT dispatch.alter_backend('hostile', '{"max_len": 1000}')));
 publish_all('plain');
 publish_all('hostile');
 is_deeply(bodies('hostile'), bodies('plain'), 'nor after alter_backend()');
-$node->safe_psql('postgres',
-	q(SELECT dispatch.publish('t', 's', '1', backend => 'plain', scheduled_at => clock_timestamp() + '1 s'::interval)));
+sql(q(SELECT dispatch.publish('t', 's', '1', backend => 'plain',
+	scheduled_at => clock_timestamp() + '1 s'::interval)));
 wait_until(sub { @{ bodies('plain') } == 7 }, 'a scheduled event', 10);
-is($node->safe_psql('postgres', q(SELECT count(*) FROM dispatch.backend_status WHERE state OPERATOR(pg_catalog.=) 'running')),
+is(sql(q(SELECT count(*) FROM dispatch.backend_status
+		WHERE state OPERATOR(pg_catalog.=) 'running')),
 	2, 'the status can be seen');
-is($node->safe_psql('postgres', q(SELECT count(*) FROM dispatch.events WHERE status OPERATOR(pg_catalog.=) 'published')),
+is(sql(q(SELECT count(*) FROM dispatch.events WHERE status OPERATOR(pg_catalog.=) 'published')),
 	13, 'the events can be seen');
 is_deeply([ log_lines($node, qr/ERROR:.*evil|WARNING/) ], [], 'nobody has met anything evil');
-$node->safe_psql('postgres', "ALTER DATABASE postgres RESET search_path; ALTER ROLE ALL RESET search_path");
+sql("ALTER DATABASE postgres RESET search_path; ALTER ROLE ALL RESET search_path");
 $node->append_conf('postgresql.conf', "search_path = 'public'");
 $node->reload;
 
@@ -121,11 +128,11 @@ $node->reload;
 reload('dispatch.enabled', 'off');
 wait_for_state($node, 'plain', 'disabled');
 is(scalar(process_ids($node, 'worker')), 0, 'dispatch.enabled = off: no worker');
-$node->safe_psql('postgres', q(SELECT dispatch.publish('t', 's', '"off"', backend => 'plain')));
+sql(q(SELECT dispatch.publish('t', 's', '"off"', backend => 'plain')));
 sleep 0.5;
 is(scalar(grep { /"off"/ } @{ bodies('plain') }), 0, 'dispatch.enabled = off: events wait');
 reload('dispatch.enabled', 'on');
-is($node->safe_psql('postgres', q(SELECT dispatch.flush('10s'))), 't', 'dispatch.enabled = on: they go out');
+is(sql(q(SELECT dispatch.flush('10s'))), 't', 'dispatch.enabled = on: they go out');
 is(scalar(grep { /"off"/ } @{ bodies('plain') }), 1, 'dispatch.enabled = on: once');
 
 # dispatch.allowed_cluster_name
@@ -137,10 +144,12 @@ wait_for_state($node, 'plain', 'running');
 # dispatch.sleep_time: how soon a row is found that nobody has announced
 sub insert_unannounced
 {
-	$node->safe_psql('postgres', q(
-		INSERT INTO dispatch.outbox (xid, id, created_at, event_id, backend_id, segment, event_type, source, data)
-		SELECT pg_current_xact_id(), nextval('dispatch.outbox_id_seq'), clock_timestamp(), gen_random_uuid(), id, 0, 't', 's', '"found"'
-		FROM dispatch.backends WHERE name OPERATOR(pg_catalog.=) 'plain'));
+	sql(q(
+		INSERT INTO dispatch.outbox
+			(xid, id, created_at, event_id, backend_id, segment, event_type, source, data)
+		SELECT pg_current_xact_id(), nextval('dispatch.outbox_id_seq'), clock_timestamp(),
+			gen_random_uuid(), id, 0, 't', 's', '"found"'
+		FROM dispatch.backends WHERE name = 'plain'));
 }
 sub found { return scalar grep { /"found"/ } @{ bodies('plain') } }
 reload('dispatch.sleep_time', '1h');
@@ -165,10 +174,12 @@ foreach my $size (10, 500)
 	reload('dispatch.batch_size', $size);
 	sleep 0.3;
 	$redis->sigstop;
-	$session->do(q(SELECT dispatch.publish('t', 's', '1', backend => 'plain') FROM generate_series(1, 5000)));
+	$session->do(q(SELECT dispatch.publish('t', 's', '1', backend => 'plain')
+		FROM generate_series(1, 5000)));
 	foreach (1 .. 20)
 	{
-		my ($now) = $session->selectrow_array(q(SELECT max(in_flight) FROM dispatch.backend_status));
+		my ($now) = $session->selectrow_array(
+			q(SELECT max(in_flight) FROM dispatch.backend_status));
 
 		$most = $now if $now > $most;
 		sleep 0.02;
@@ -176,18 +187,20 @@ foreach my $size (10, 500)
 	$redis->sigcont;
 	ok($most > 0 && $most <= 2 * $size, "batch_size = $size: at most two batches are in flight");
 	cmp_ok($most, '>', 20, "batch_size = $size: but more than before") if $size > 20;
-	is($node->safe_psql('postgres', q(SELECT dispatch.flush('30s'))), 't', "batch_size = $size: all is delivered");
+	is(sql(q(SELECT dispatch.flush('30s'))), 't', "batch_size = $size: all is delivered");
 }
 
 # Other encodings
-$node->safe_psql('postgres', "CREATE DATABASE $_ TEMPLATE template0 ENCODING $_ LC_COLLATE 'C' LC_CTYPE 'C'")
+sql("CREATE DATABASE $_ TEMPLATE template0 ENCODING $_ LC_COLLATE 'C' LC_CTYPE 'C'")
   foreach qw(latin1 sql_ascii);
 foreach my $database (qw(latin1 sql_ascii))
 {
 	$node->safe_psql($database, 'CREATE EXTENSION dispatch');
-	create_redis_backend($node, $redis, database => $database, stream_name => "$database {subject}");
+	create_redis_backend(
+		$node, $redis, database => $database, stream_name => "$database {subject}");
 	$node->safe_psql($database,
-		qq(SELECT dispatch.publish('caf\xC3\xA9', 's', '{"\xC3\xBC": "\xC3\xA9"}', subject => '\xC3\xA8')));
+		qq(SELECT dispatch.publish('caf\xC3\xA9', 's', '{"\xC3\xBC": "\xC3\xA9"}',
+			subject => '\xC3\xA8')));
 	is($node->safe_psql($database, "SELECT dispatch.flush('10s')"), 't', "$database: delivered");
 
 	my ($entry) = $redis->xrange_all("$database \xC3\xA8");
@@ -197,4 +210,5 @@ foreach my $database (qw(latin1 sql_ascii))
 }
 
 $node->stop;
+log_ok($node);
 done_testing();

@@ -17,9 +17,14 @@ my $node = new_cluster('origin');
 my $dir = PostgreSQL::Test::Utils::tempdir('dumps');
 
 $node->safe_psql('postgres', 'CREATE DATABASE app');
-$node->safe_psql('app', 'CREATE EXTENSION dispatch; CREATE TABLE mine (n int); INSERT INTO mine VALUES (1)');
+$node->safe_psql('app', q(
+	CREATE EXTENSION dispatch;
+	CREATE TABLE mine (n int);
+	INSERT INTO mine VALUES (1)));
 # The numbers of transactions are far above those of a new server.
-$node->safe_psql('app', q(DO $$ BEGIN FOR i IN 1 .. 2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$));
+$node->safe_psql('app', q(DO $$ BEGIN
+	FOR i IN 1 .. 2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP;
+	END $$));
 $redis->cli('ACL', 'SETUSER', 'alice', 'on', ">$SECRET", '~*', '+@all');
 create_redis_backend($node, $redis, database => 'app', username => 'alice', password => $SECRET);
 create_redis_backend($node, $redis, database => 'app', name => 'paused', stream_name => 'paused');
@@ -28,11 +33,17 @@ $node->safe_psql('app', q(
 is($node->safe_psql('app', 'SELECT dispatch.flush()'), 't', 'some events are delivered');
 $node->safe_psql('app', q(
 	SELECT dispatch.pause_backend('paused');
-	SELECT dispatch.publish('t', 's', to_jsonb(i), backend => 'paused', key => 'k') FROM generate_series(1, 5) AS i;
-	SELECT dispatch.publish('t', 's', '"later"', backend => 'paused', scheduled_at => now() + interval '1 day')));
+	SELECT dispatch.publish('t', 's', to_jsonb(i), backend => 'paused', key => 'k')
+		FROM generate_series(1, 5) AS i;
+	SELECT dispatch.publish('t', 's', '"later"', backend => 'paused',
+		scheduled_at => now() + interval '1 day')));
 sleep 0.5;						# the position is stored
 
-my $EVENTS = q(SELECT event_id, backend, event_type, data, key, status FROM dispatch.events ORDER BY event_id);
+my $EVENTS = q(
+	SELECT event_id, backend, event_type, data, key, status FROM dispatch.events ORDER BY event_id);
+my $SEQUENCES = q(
+	SELECT o.last_value, b.last_value
+	FROM dispatch.outbox_id_seq AS o, dispatch.backend_id_seq AS b);
 my $events = $node->safe_psql('app', $EVENTS);
 is(scalar(split /\n/, $events), 16, 'ten events are published, five are pending, one is scheduled');
 
@@ -40,7 +51,8 @@ sub dump_database
 {
 	my ($name, @options) = @_;
 
-	$node->command_ok([ 'pg_dump', '-f', "$dir/$name", @options, $node->connstr('app') ], "pg_dump: $name");
+	$node->command_ok(
+		[ 'pg_dump', '-f', "$dir/$name", @options, $node->connstr('app') ], "pg_dump: $name");
 }
 
 dump_database('plain.sql');
@@ -50,7 +62,8 @@ dump_database('schema.sql', '--schema-only');
 dump_database('data.sql', '--data-only');
 dump_database('inserts.sql', '--inserts', '--data-only');
 dump_database('ours.sql', '-n', 'dispatch');
-$node->command_ok([ 'pg_dumpall', '-f', "$dir/all.sql", '-d', $node->connstr('postgres') ], 'pg_dumpall');
+$node->command_ok(
+	[ 'pg_dumpall', '-f', "$dir/all.sql", '-d', $node->connstr('postgres') ], 'pg_dumpall');
 foreach my $name (qw(plain schema data inserts ours all))
 {
 	is(index(slurp_file("$dir/$name.sql"), $SECRET), -1, "$name.sql has no secret");
@@ -62,57 +75,56 @@ isnt(index(slurp_file("$dir/plain.sql"), '"later"'), -1, 'so are scheduled event
 is(index(slurp_file("$dir/schema.sql"), '"later"'), -1, 'but not in --schema-only');
 
 # Restore, in another server and beside the original
-my $delivered = $redis->client->xlen('events') + $redis->client->xlen('paused');
+sub entries { return $redis->client->xlen('events') + $redis->client->xlen('paused') }
+my $delivered = entries();
 my $copy = new_cluster('restored');
+
+sub restore
+{
+	my ($where, $database, $what, @command) = @_;
+
+	$where->command_ok([ @command, '-d', $where->connstr($database) ], "restore: $what");
+	restored($where, $database, $what);
+}
 
 sub restored
 {
 	my ($where, $database, $what) = @_;
+	my $ask = sub { return $where->safe_psql($database, $_[0]) };
 
-	is($where->safe_psql($database, $EVENTS), $events, "$what: all events are there, with their states");
-	is($where->safe_psql($database, 'SELECT count(*) FROM dispatch.backend_secrets'), 0, "$what: no secret is");
-	is($where->safe_psql($database, q(SELECT string_agg(DISTINCT state, ' ') FROM dispatch.backend_status)),
+	is($ask->($EVENTS), $events, "$what: all events are there, with their states");
+	is($ask->('SELECT count(*) FROM dispatch.backend_secrets'), 0, "$what: no secret is");
+	is($ask->(q(SELECT string_agg(DISTINCT state, ' ') FROM dispatch.backend_status)),
 		'not adopted', "$what: it is not adopted");
-	is($where->safe_psql($database, 'SELECT count(*) FROM mine'), 1, "$what: so is the rest");
+	is($ask->('SELECT count(*) FROM mine'), 1, "$what: so is the rest");
 	# The numbers of events and backends go on, or they would be used twice.
-	my $sequences = q(SELECT o.last_value, b.last_value FROM dispatch.outbox_id_seq AS o, dispatch.backend_id_seq AS b);
-	is($where->safe_psql($database, $sequences), $node->safe_psql('app', $sequences), "$what: sequences, too");
-	$where->safe_psql($database, q(SELECT dispatch.publish('t', 's', '"new"')));
-	is($where->safe_psql($database, q(SELECT status FROM dispatch.events WHERE data = '"new"')),
+	is($ask->($SEQUENCES), $node->safe_psql('app', $SEQUENCES), "$what: sequences, too");
+	$ask->(q(SELECT dispatch.publish('t', 's', '"new"')));
+	is($ask->(q(SELECT status FROM dispatch.events WHERE data = '"new"')),
 		'pending', "$what: what is published there is pending");
 	sleep 0.5;
 	is(scalar(process_ids($where, 'worker', $database)), 0, "$what: no worker runs");
-	is($redis->client->xlen('events') + $redis->client->xlen('paused'), $delivered, "$what: nothing is sent");
+	is(entries(), $delivered, "$what: nothing is sent");
 }
 
 $copy->safe_psql('postgres', "CREATE DATABASE $_") foreach qw(plain custom directory parts);
-$copy->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-qf', "$dir/plain.sql", $copy->connstr('plain') ], 'restore: plain');
-restored($copy, 'plain', 'plain');
-foreach my $name (qw(custom directory))
-{
-	$copy->command_ok(
-		[ 'pg_restore', '--exit-on-error', $name eq 'directory' ? '-j2' : '-1', '-d', $copy->connstr($name), "$dir/$name" ],
-		"restore: $name");
-	restored($copy, $name, $name);
-}
-foreach my $part (qw(schema inserts))
-{
-	$copy->command_ok(
-		[ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-qf', "$dir/$part.sql", $copy->connstr('parts') ], "restore: $part");
-}
-restored($copy, 'parts', 'schema and data');
+my @psql = ('psql', '-qX', '-v', 'ON_ERROR_STOP=1');
+my @pg_restore = ('pg_restore', '--exit-on-error');
+restore($copy, 'plain', 'plain', @psql, '-f', "$dir/plain.sql");
+restore($copy, 'custom', 'custom', @pg_restore, '-1', "$dir/custom");
+restore($copy, 'directory', 'directory', @pg_restore, '-j2', "$dir/directory");
+restore($copy, 'parts', 'schema and data',
+	@psql, '-f', "$dir/schema.sql", '-f', "$dir/inserts.sql");
 
 $node->safe_psql('postgres', 'CREATE DATABASE beside');
-$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('beside'), "$dir/custom" ], 'restore: beside the original');
-restored($node, 'beside', 'beside the original');
+restore($node, 'beside', 'beside the original', @pg_restore, "$dir/custom");
 
 # The original goes on.
 $node->safe_psql('app', q(SELECT dispatch.resume_backend('paused')));
 is($node->safe_psql('app', 'SELECT dispatch.flush()'), 't', 'the original delivers');
 is_deeply([ stream_data($redis, 'paused') ], [ 1 .. 5 ], 'what was pending');
 
-is_deeply([ log_lines($_, qr/PANIC|TRAP|signal \d|\[\d+\] (WARNING|ERROR|FATAL)/) ], [], 'the log has no complaint')
-  foreach $node, $copy;
+log_ok($_, qr/\[\d+\] (WARNING|ERROR|FATAL)/) foreach $node, $copy;
 $copy->stop;
 $node->stop;
 done_testing();

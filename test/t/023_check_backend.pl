@@ -4,7 +4,6 @@
 use strict;
 use warnings;
 
-use IO::Socket::INET;
 use IPC::Run;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -14,14 +13,7 @@ use DispatchTest;
 my $redis = RedisServer->new(conf => { requirepass => 'right' });
 my $node = new_cluster('check');
 my $silent = silent_listener();
-
-# An address that does not even accept: its queue is full, and the kernel
-# ignores who else comes.
-my $full = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', Proto => 'tcp') or die;
-listen($full, 0) or die "listen: $!";
-my @waiting = map {
-	IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $full->sockport, Proto => 'tcp', Blocking => 0)
-} 1 .. 8;
+my ($full, @waiting) = full_listener();
 
 # One that refuses: nobody listens there any more
 my $closed = silent_listener();
@@ -29,14 +21,16 @@ my $refused = $closed->sockport;
 $closed->close;
 
 $node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
-create_redis_backend($node, $redis, name => 'ok', password => 'right');
-create_redis_backend($node, $redis, name => 'wrong', password => 'WRONG-secret');
-create_redis_backend($node, $redis, name => 'none');
-create_redis_backend($node, $redis, name => 'refused', port => $refused);
-create_redis_backend($node, $redis, name => 'silent', port => $silent->sockport, connect_timeout => 1.5);
-create_redis_backend($node, $redis, name => 'full', port => $full->sockport, connect_timeout => 1.5);
-create_redis_backend($node, $redis, name => 'patient', port => $silent->sockport, connect_timeout => 600);
-create_redis_backend($node, $redis, name => 'unknown', host => 'no.such.host.invalid', connect_timeout => 1.5);
+my %backends = (
+	ok => { password => 'right' },
+	wrong => { password => 'WRONG-secret' },
+	none => {},
+	refused => { port => $refused },
+	silent => { port => $silent->sockport, connect_timeout => 1.5 },
+	full => { port => $full->sockport, connect_timeout => 1.5 },
+	patient => { port => $silent->sockport, connect_timeout => 600 },
+	unknown => { host => 'no.such.host.invalid', connect_timeout => 1.5 });
+create_redis_backend($node, $redis, name => $_, %{ $backends{$_} }) foreach sort keys %backends;
 
 my $session = session($node);
 
@@ -45,7 +39,8 @@ sub check
 	my ($name) = @_;
 	my $started = time;
 	my ($ok, $detail, $elapsed) = $session->selectrow_array(
-		'SELECT ok, detail, extract(epoch FROM elapsed) FROM dispatch.check_backend(?)', undef, $name);
+		'SELECT ok, detail, extract(epoch FROM elapsed) FROM dispatch.check_backend(?)',
+		undef, $name);
 
 	return ($ok, $detail, $elapsed, time - $started);
 }
@@ -85,7 +80,8 @@ cmp_ok(time - $began, '<', 1.5, 'statement_timeout: at once');
 $session->do('RESET statement_timeout');
 
 my $check = IPC::Run::start(
-	[ 'psql', '-qX', '-d', $node->connstr('postgres'), '-c', q(SELECT * FROM dispatch.check_backend('patient')) ],
+	[ 'psql', '-qX', '-d', $node->connstr('postgres'), '-c',
+		q(SELECT * FROM dispatch.check_backend('patient')) ],
 	'>', \my $out, '2>', \my $err);
 wait_until(sub { process_ids($node, 'check') }, 'the process that connects');
 my $started = time;
@@ -103,7 +99,7 @@ is((check('ok'))[0], 1, 'a paused backend can be checked');
 ok(!eval { check('missing'); 1 }, 'a backend that does not exist');
 is($session->state, '42704', 'is an error');
 is($redis->client->xlen('events'), 0, 'nothing was sent');
-is_deeply([ log_lines($node, qr/PANIC|TRAP|signal \d|WARNING.*WRONG-secret/) ], [], 'the log has no complaint');
+log_ok($node, qr/WARNING.*WRONG-secret/);
 
 $node->stop;
 done_testing();

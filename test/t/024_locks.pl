@@ -44,18 +44,19 @@ is_deeply([ stream_data($redis) ], [ 501 .. $n ], 'in order');
 
 # VACUUM and ANALYZE of what is written to
 my $vacuum = IPC::Run::start(
-	[ 'psql', '-qX', '-d', $node->connstr('postgres'), '-v', 'ON_ERROR_STOP=1', '-c', "SET vacuum_cost_delay = '5ms'",
-		'-c', 'SET vacuum_cost_limit = 1', '-c', 'VACUUM (FREEZE, ANALYZE) dispatch.outbox_0' ],
+	[ 'psql', '-qX', '-d', $node->connstr('postgres'), '-v', 'ON_ERROR_STOP=1',
+		'-c', "SET vacuum_cost_delay = '5ms'", '-c', 'SET vacuum_cost_limit = 1',
+		'-c', 'VACUUM (FREEZE, ANALYZE) dispatch.outbox_0' ],
 	'2>', \my $err);
-wait_until(
-	sub { $session->selectrow_array('SELECT count(*) FROM pg_stat_progress_vacuum') > 0 }, 'a slow VACUUM');
+my $vacuums = 'SELECT count(*) FROM pg_stat_progress_vacuum';
+wait_until(sub { $session->selectrow_array($vacuums) > 0 }, 'a slow VACUUM');
 ok(eval { publish(50); 1 }, 'lock_timeout = 1ms: publish() during VACUUM') or diag $@;
 ok(flush(), 'deliveries go on, too');
-is($session->selectrow_array('SELECT count(*) FROM pg_stat_progress_vacuum'), 1, 'while VACUUM is still at it');
+is($session->selectrow_array($vacuums), 1, 'while VACUUM is still at it');
 $vacuum->kill_kill;
 
 # Somebody takes a table for himself: a worker that wants it must not die
-foreach my $table (qw(outbox_0 positions backends))
+foreach my $table (qw(outbox_0 positions backends exceptions))
 {
 	my $position = log_position($node);
 	my $owner = session($node);
@@ -81,7 +82,8 @@ foreach my $table (qw(outbox_0 positions backends))
 	publish(20);
 	ok(flush(), "$table: all is delivered when the lock is gone");
 	is_deeply([ (stream_data($redis))[ -20 .. -1 ] ], [ $n - 19 .. $n ], "$table: in order");
-	is(scalar(log_lines($node, qr/\[$worker\] WARNING/, $position)) <= 1, 1, "$table: at most one warning");
+	cmp_ok(scalar(log_lines($node, qr/\[$worker\] WARNING/, $position)),
+		'<=', 1, "$table: at most one warning");
 	is(backend_pid($node, 'default'), $worker, "$table: the worker has gone through it");
 	is(backend_state($node, 'default'), 'running', "$table: and runs");
 }
@@ -96,5 +98,5 @@ sleep 0.3;
 my $started = time;
 $node->stop('fast');
 cmp_ok(time - $started, '<', 5, 'stop -m fast while a worker waits for a lock');
-is_deeply([ log_lines($node, qr/PANIC|TRAP|signal \d|deadlock detected/) ], [], 'the log has no complaint');
+log_ok($node, qr/deadlock detected/);
 done_testing();

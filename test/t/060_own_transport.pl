@@ -49,7 +49,7 @@ END { unlink glob "$pkglibdir/dispatch_{example,broken_*}.so" if defined $pkglib
 
 append_to_file("$pkglibdir/dispatch_broken_file.so", "not a module\n");
 
-my $node = new_cluster('own_transport', "log_min_messages = log");
+my $node = new_cluster('own_transport', undef, extra => [ '--no-sync', '--encoding=UTF8' ]);
 $node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 my $session = session($node);
 
@@ -110,18 +110,21 @@ sub error_of
 }
 
 like(error_of(sub { create_backend('x', 'example', '{"max_length": 0}') }),
-	qr/"max_length".*between 1 and 1000000/s, 'its option table is enforced');
+	qr/"max_length".*from 1 to 1000000/s, 'its option table is enforced');
 like(error_of(sub { create_backend('x', 'example', '{"label": "a\nb"}') }),
 	qr/The label must be one line/, 'and so is its check()');
 like(error_of(sub { publish('example', 1, '{"max_length": "many"}') }),
 	qr/max_length/, 'publish() knows the options of an event');
 
 # A failure of one event is that event's alone.
-my $log = log_position($node);
 create_backend('refusing', 'example', '{"max_length": 10, "envelope": "data"}');
-publish('refusing', '"' . 'x' x 20 . '"');
-wait_until(sub { log_lines($node, qr/the event is too long for the log/, $log) },
-	'the failure of an event');
+publish('refusing', $_) foreach 1, '"' . 'x' x 20 . '"', 3;
+ok(flush('refusing'), 'all is settled');
+is_deeply(
+	$session->selectall_arrayref(
+		q(SELECT status, last_error FROM dispatch.events WHERE backend = 'refusing' ORDER BY event_id)),
+	[ [ 'published', undef ], [ 'failed', 'the event is too long for the log' ], [ 'published', undef ] ],
+	'an event that the example refuses has failed, its neighbours have not');
 ok(publish('example', '{"n": 2}') && flush('example'), 'other backends go on');
 
 # ---- Refused when a backend is created

@@ -1,0 +1,99 @@
+/*-------------------------------------------------------------------------
+ *
+ * adopt.c
+ *	  dispatch.adopt(): a copy of a database may deliver from now on.
+ *
+ * Rows of dispatch.backends say which installation may deliver for them, so a
+ * restored dump, or a copy made with CREATE DATABASE ... TEMPLATE, sends
+ * nothing by itself.  When the original is gone for good, or the copy is to
+ * have a life of its own, somebody says so by calling this.
+ *
+ * The events and positions of the copy are in the transaction numbers of the
+ * original, which mean nothing here.  By those numbers the undelivered events
+ * are told from the others; they are put aside in their order, as scheduled
+ * events that are due, and the outbox and the positions start anew, empty, in
+ * the numbers of this installation.  The manager moves the events into the
+ * outbox like any scheduled ones.  (What was published here before is put aside
+ * already: see publish().)
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "backends.h"
+#include "wake.h"
+
+PG_FUNCTION_INFO_V1(dispatch_adopt);
+
+/*
+ * What was not settled comes first by "upto", then by id.  The times are
+ * nothing but ordinals: all are in the past.
+ */
+static const char *const statements[] = {
+	"LOCK TABLE dispatch.backends, dispatch.outbox, dispatch.positions, dispatch.scheduled"
+	" IN ACCESS EXCLUSIVE MODE",
+
+	"INSERT INTO dispatch.scheduled (SELECT (pg_catalog.jsonb_populate_record(NULL::dispatch.scheduled,"
+	" pg_catalog.to_jsonb(u.o) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('scheduled_at',"
+	"  '1900-01-01 00:00:00+00'::pg_catalog.timestamptz OPERATOR(pg_catalog.+)"
+	"  u.n OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval))).*"
+	" FROM (SELECT o, pg_catalog.row_number() OVER (ORDER BY"
+	"   coalesce(pg_catalog.pg_visible_in_snapshot(o.xid, p.upto_snapshot), false) DESC, o.id) AS n"
+	"  FROM dispatch.outbox AS o"
+	"  JOIN dispatch.backends AS b ON b.id OPERATOR(pg_catalog.=) o.backend_id"
+	"  LEFT JOIN dispatch.positions AS p ON p.backend_id OPERATOR(pg_catalog.=) o.backend_id"
+	"  WHERE b.identity OPERATOR(pg_catalog.<>) dispatch.identity()"
+	"  AND (p.backend_id IS NULL OR NOT"
+	"   (pg_catalog.pg_visible_in_snapshot(o.xid, p.before_snapshot)"
+	"    OR (pg_catalog.pg_visible_in_snapshot(o.xid, p.upto_snapshot)"
+	"        AND o.id OPERATOR(pg_catalog.<=) p.settled_id)))) AS u)",
+
+	"TRUNCATE dispatch.outbox",
+	"DELETE FROM dispatch.segments",
+	"DELETE FROM dispatch.positions",
+	"UPDATE dispatch.backends SET identity = dispatch.identity()",
+};
+
+static bool
+is_ours_already(void)
+{
+	SPI_execute("SELECT FROM dispatch.backends"
+				" WHERE identity OPERATOR(pg_catalog.<>) dispatch.identity()", true, 1);
+	return SPI_processed == 0;
+}
+
+Datum
+dispatch_adopt(PG_FUNCTION_ARGS)
+{
+	SPI_connect();
+	if (is_ours_already())
+	{
+		ereport(NOTICE,
+				(errmsg("all backends are of this installation: there is nothing to adopt")));
+		SPI_finish();
+		PG_RETURN_VOID();
+	}
+	backends_adopting = true;
+	PG_TRY();
+	{
+		for (int i = 0; i < (int) lengthof(statements); i++)
+			SPI_execute(statements[i], false, 0);
+	}
+	PG_FINALLY();
+	{
+		backends_adopting = false;
+	}
+	PG_END_TRY();
+	SPI_finish();
+	wake_all_at_commit();
+	ereport(LOG,
+			(errmsg("dispatch: this copy of database \"%s\" was adopted and delivers from now on",
+					get_database_name(MyDatabaseId))));
+	PG_RETURN_VOID();
+}
