@@ -74,7 +74,7 @@ CREATE TABLE dispatch.backends (
 	max_retries      integer  CHECK (max_retries BETWEEN 0 AND 1000000),
 	retry_backoff    boolean,
 	retry_delay      interval CHECK (retry_delay BETWEEN '1 ms' AND '1 day'),
-	retry_max_delay  interval CHECK (retry_max_delay BETWEEN '1 ms' AND '30 days'),
+	retry_max_delay  interval CHECK (retry_max_delay BETWEEN '1 ms' AND '24 days'),
 	owner            name     NOT NULL DEFAULT current_user,
 	dropping         boolean  NOT NULL DEFAULT false,
 	force_drop       boolean  NOT NULL DEFAULT false,
@@ -311,9 +311,7 @@ BEGIN
 			      HINT = 'For example: {"port": 6380}. An option that is null goes back to its default.';
 	END IF;
 	UPDATE dispatch.backends AS b
-	SET options = (b.options || alter_backend.options)
-		- ARRAY(SELECT o.key FROM jsonb_each(alter_backend.options) AS o
-		        WHERE jsonb_typeof(o.value) = 'null')
+	SET options = b.options || alter_backend.options
 	WHERE b.name = alter_backend.name AND NOT b.dropping;
 	IF NOT FOUND THEN
 		PERFORM dispatch.missing_backend(alter_backend.name);
@@ -541,7 +539,9 @@ FROM dispatch.outbox AS o
 LEFT JOIN dispatch.backends AS b ON b.id = o.backend_id
 LEFT JOIN (
 	SELECT q.backend_id, r.before_snapshot, r.upto_snapshot, r.settled_id
-	FROM dispatch.positions AS q CROSS JOIN LATERAL dispatch.position(q.backend_id) AS r
+	FROM (SELECT id AS backend_id FROM dispatch.backends
+	      UNION SELECT backend_id FROM dispatch.positions) AS q
+	CROSS JOIN LATERAL dispatch.position(q.backend_id) AS r
 ) AS p ON p.backend_id = o.backend_id
 LEFT JOIN dispatch.exceptions AS x ON x.event_id = o.event_id
 UNION ALL
@@ -562,6 +562,7 @@ COMMENT ON VIEW dispatch.dead_letters IS 'events that were given up after their 
 
 CREATE FUNCTION dispatch.adopt() RETURNS void
 LANGUAGE C VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'dispatch_adopt';
 COMMENT ON FUNCTION dispatch.adopt IS 'lets this copy of the database deliver events, beginning with those that the original had not';
 
@@ -673,6 +674,23 @@ COMMENT ON TYPE dispatch.failure IS 'an event that the function of an "sql" back
  * Rights.  Nothing is granted to anybody here.
  */
 
+CREATE FUNCTION dispatch.revoke_usage(role name) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	IF NOT EXISTS (
+		SELECT FROM pg_class AS c, aclexplode(c.relacl) AS a
+		WHERE c.relnamespace = 'dispatch'::regnamespace AND a.grantee = to_regrole(quote_ident(role))
+		UNION ALL
+		SELECT FROM pg_proc AS p, aclexplode(p.proacl) AS a
+		WHERE p.pronamespace = 'dispatch'::regnamespace AND a.grantee = to_regrole(quote_ident(role))) THEN
+		EXECUTE format('REVOKE USAGE ON SCHEMA dispatch FROM %I', role);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION dispatch.revoke_usage IS 'takes USAGE of the schema from a role that has no other right in it any more';
+
 CREATE FUNCTION dispatch.grant_publish(role name) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -692,6 +710,7 @@ AS $$
 BEGIN
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.publish, dispatch.publish_row,'
 		' dispatch.publish_binary, dispatch.publish_cloudevent FROM %I', role);
+	PERFORM dispatch.revoke_usage(role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.revoke_publish IS 'takes back what grant_publish() gave';
@@ -719,6 +738,7 @@ BEGIN
 	EXECUTE format('REVOKE SELECT ON SEQUENCE dispatch.outbox_id_seq FROM %I', role);
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.workers, dispatch.pending, dispatch.identity,'
 		' dispatch.why_no_worker, dispatch.transport_options FROM %I', role);
+	PERFORM dispatch.revoke_usage(role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.revoke_monitor IS 'takes back what grant_monitor() gave';
@@ -739,6 +759,7 @@ BEGIN
 		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position,'
 		' dispatch.retry, dispatch.retry_failed, dispatch.discard, dispatch.missing_dead_letter,'
 		' dispatch.announce_exceptions TO %I', role);
+	EXECUTE format('GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO %I', role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.grant_operate IS 'lets a role configure backends and see events, but no secret';
@@ -759,6 +780,8 @@ BEGIN
 		' dispatch.missing_backend, dispatch.check_backend, dispatch.flush, dispatch.position,'
 		' dispatch.retry, dispatch.retry_failed, dispatch.discard, dispatch.missing_dead_letter,'
 		' dispatch.announce_exceptions FROM %I', role);
+	EXECUTE format('REVOKE USAGE ON TYPE dispatch.event, dispatch.failure FROM %I', role);
+	PERFORM dispatch.revoke_usage(role);
 END
 $$;
 COMMENT ON FUNCTION dispatch.revoke_operate IS 'takes back what grant_operate() gave';

@@ -31,28 +31,27 @@
 
 PG_FUNCTION_INFO_V1(dispatch_adopt);
 
-/*
- * What was not settled comes first by "upto", then by id.  The times are
- * nothing but ordinals: all are in the past.
- */
+/* All but the times, which are nothing but ordinals: all are in the past. */
+#define COLUMNS \
+	"event_id, created_at, backend_id, max_retries, event_type, source, subject, key," \
+	" data, options, attributes, content"
+
+/* The function has a search_path of its own: operators need no schema. */
 static const char *const statements[] = {
 	"LOCK TABLE dispatch.backends, dispatch.outbox, dispatch.positions, dispatch.scheduled"
 	" IN ACCESS EXCLUSIVE MODE",
 
-	"INSERT INTO dispatch.scheduled (SELECT (pg_catalog.jsonb_populate_record(NULL::dispatch.scheduled,"
-	" pg_catalog.to_jsonb(u.o) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('scheduled_at',"
-	"  '1900-01-01 00:00:00+00'::pg_catalog.timestamptz OPERATOR(pg_catalog.+)"
-	"  u.n OPERATOR(pg_catalog.*) '1 microsecond'::pg_catalog.interval))).*"
-	" FROM (SELECT o, pg_catalog.row_number() OVER (ORDER BY"
-	"   coalesce(pg_catalog.pg_visible_in_snapshot(o.xid, p.upto_snapshot), false) DESC, o.id) AS n"
+	/* Of what is not settled, first what "upto" sees, then the rest, by id. */
+	"INSERT INTO dispatch.scheduled (" COLUMNS ", scheduled_at)"
+	" SELECT " COLUMNS ", timestamptz '1900-01-01' + n * interval '1 microsecond'"
+	" FROM (SELECT o.*, row_number() OVER (ORDER BY"
+	"   coalesce(pg_visible_in_snapshot(o.xid, p.upto_snapshot), false) DESC, o.id) AS n"
 	"  FROM dispatch.outbox AS o"
-	"  JOIN dispatch.backends AS b ON b.id OPERATOR(pg_catalog.=) o.backend_id"
-	"  LEFT JOIN dispatch.positions AS p ON p.backend_id OPERATOR(pg_catalog.=) o.backend_id"
-	"  WHERE b.identity OPERATOR(pg_catalog.<>) dispatch.identity()"
-	"  AND (p.backend_id IS NULL OR NOT"
-	"   (pg_catalog.pg_visible_in_snapshot(o.xid, p.before_snapshot)"
-	"    OR (pg_catalog.pg_visible_in_snapshot(o.xid, p.upto_snapshot)"
-	"        AND o.id OPERATOR(pg_catalog.<=) p.settled_id)))) AS u)",
+	"  JOIN dispatch.backends AS b ON b.id = o.backend_id"
+	"  LEFT JOIN dispatch.positions AS p ON p.backend_id = o.backend_id"
+	"  WHERE b.identity <> dispatch.identity()"
+	"  AND (p.backend_id IS NULL OR NOT (pg_visible_in_snapshot(o.xid, p.before_snapshot)"
+	"   OR (pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)))) AS u",
 
 	"TRUNCATE dispatch.outbox",
 	"DELETE FROM dispatch.segments",
@@ -64,7 +63,7 @@ static bool
 is_ours_already(void)
 {
 	SPI_execute("SELECT FROM dispatch.backends"
-				" WHERE identity OPERATOR(pg_catalog.<>) dispatch.identity()", true, 1);
+				" WHERE identity <> dispatch.identity()", true, 1);
 	return SPI_processed == 0;
 }
 

@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -75,6 +76,22 @@ static int32
 get_id(HeapTuple row, TupleDesc desc)
 {
 	return DatumGetInt32(get_column(row, desc, BACKENDS_ID));
+}
+
+static char *
+get_owner(HeapTuple row, TupleDesc desc)
+{
+	return NameStr(*DatumGetName(get_column(row, desc, BACKENDS_OWNER)));
+}
+
+static bool
+is_changed(HeapTuple before, const NewRow *row, int column)
+{
+	Form_pg_attribute attribute = TupleDescAttr(row->desc, column - 1);
+
+	return !datum_image_eq(get_column(before, row->desc, column),
+						   get_column(row->tuple, row->desc, column),
+						   attribute->attbyval, attribute->attlen);
 }
 
 static void
@@ -236,16 +253,33 @@ check_owner(const char *owner, const char *transport)
 {
 	Oid			role = get_role_oid(owner, false);
 
-	if (!is_member_of_role(GetUserId(), role))
+	if (!member_can_set_role(GetUserId(), role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must be member of role \"%s\" to make it the owner of a backend", owner)));
+				 errmsg("must be able to SET ROLE \"%s\", the owner of the backend", owner)));
 	if (strcmp(transport, "sql") == 0 && superuser_arg(role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the owner of an \"sql\" backend must not be a superuser"),
 				 errdetail("Its function runs with the rights of the owner, \"%s\".", owner),
 				 errhint("Create it as an ordinary role, or name one: INSERT INTO dispatch.backends (name, transport, options, owner) ...")));
+}
+
+/* An option that is null is not set. */
+static Jsonb *
+without_nulls(Jsonb *options)
+{
+	Oid			argtype = JSONBOID;
+	Datum		arg = JsonbPGetDatum(options);
+	bool		isnull;
+	Datum		kept;
+
+	SPI_execute_with_args("SELECT $1 OPERATOR(pg_catalog.-) ARRAY("
+						  " SELECT o.key FROM pg_catalog.jsonb_each($1) AS o"
+						  " WHERE pg_catalog.jsonb_typeof(o.value) OPERATOR(pg_catalog.=) 'null')",
+						  1, &argtype, &arg, NULL, true, 1);
+	kept = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return DatumGetJsonbPCopy(kept);
 }
 
 /* Checks the options, and completes what follows from them. */
@@ -275,7 +309,7 @@ check_options(NewRow *row)
 					 errdetail("%s", complaint)));
 	}
 
-	options = options_mask_secrets(table, options, &secrets);
+	options = options_mask_secrets(table, without_nulls(options), &secrets);
 	forget_unset_secrets(id, options);
 	if (secrets != NULL)
 		store_secrets(id, secrets);
@@ -289,10 +323,17 @@ check_insert(NewRow *row)
 	char	   *identity = get_text(row->tuple, row->desc, BACKENDS_IDENTITY);
 
 	if (identity[0] != '\0' && strcmp(identity, backends_identity()) != 0)
-		return;					/* restored: see the top of the file */
+	{
+		/* Restored: see the top of the file. */
+		if (!has_privs_of_role(GetUserId(), owner_of_our_tables()))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("only the owner of dispatch.backends can restore backends of another installation")));
+		return;
+	}
 
 	check_name(get_text(row->tuple, row->desc, BACKENDS_NAME));
-	check_owner(NameStr(*DatumGetName(get_column(row->tuple, row->desc, BACKENDS_OWNER))),
+	check_owner(get_owner(row->tuple, row->desc),
 				get_text(row->tuple, row->desc, BACKENDS_TRANSPORT));
 	if (identity[0] == '\0')
 	{
@@ -347,13 +388,26 @@ check_update(HeapTuple before, NewRow *row)
 
 	if (get_bool(row->tuple, desc, BACKENDS_DROPPING))
 	{
-		check_drop(before, desc, get_bool(row->tuple, desc, BACKENDS_FORCE_DROP));
+		bool		force = get_bool(row->tuple, desc, BACKENDS_FORCE_DROP);
+
+		/* Nothing else about it may change any more: nothing else is checked. */
+		check_drop(before, desc, force);
+		row->tuple = before;
+		set_column(row, BACKENDS_DROPPING, BoolGetDatum(true));
+		set_column(row, BACKENDS_FORCE_DROP, BoolGetDatum(force));
 		return;
 	}
 	if (strcmp(get_text(before, desc, BACKENDS_NAME), name) != 0)
 		check_name(name);
-	check_owner(NameStr(*DatumGetName(get_column(row->tuple, desc, BACKENDS_OWNER))), transport);
-	check_options(row);
+	if (is_changed(before, row, BACKENDS_OWNER) || is_changed(before, row, BACKENDS_OPTIONS))
+	{
+		/* Or somebody could send the owner's password to a host of his own. */
+		check_owner(get_owner(before, desc), transport);
+		check_owner(get_owner(row->tuple, desc), transport);
+		check_options(row);
+	}
+	else
+		set_column(row, BACKENDS_EVENT_OPTIONS, get_column(before, desc, BACKENDS_EVENT_OPTIONS));
 }
 
 /*
@@ -377,7 +431,9 @@ dispatch_check_backend_row(PG_FUNCTION_ARGS)
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	NewRow		row;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event))
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		TRIGGER_FIRED_FOR_STATEMENT(trigger->tg_event) !=
+		TRIGGER_FIRED_BY_TRUNCATE(trigger->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("dispatch.check_backend_row() must be called by its trigger")));

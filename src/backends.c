@@ -156,6 +156,17 @@ backends_read(int32 id)
 }
 
 void
+backends_report_missing(const char *name)
+{
+	Oid			argtype = TEXTOID;
+	Datum		arg = CStringGetTextDatum(name);
+
+	SPI_connect();
+	SPI_execute_with_args("SELECT dispatch.missing_backend($1)", 1, &argtype, &arg, NULL, true, 1);
+	elog(ERROR, "backend \"%s\" does not exist", name);
+}
+
+void
 backends_remove(int32 id)
 {
 	static const char *const statements[] = {

@@ -68,6 +68,9 @@ typedef struct Backend
 extern List *backends_read_all(void);
 extern Backend *backends_read(int32 id);	/* NULL if there is none */
 
+/* Errors (42704) with a hint that lists the backends.  Needs SPI. */
+extern void backends_report_missing(const char *name);
+
 /* Removes what is left of a backend that was being dropped. */
 extern void backends_remove(int32 id);
 

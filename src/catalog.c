@@ -38,12 +38,15 @@ forget_relation(Datum arg, Oid relation)
 	{
 		/* Nothing is known to compare with: assume that it concerns us. */
 		catalog_backends_generation++;
+		catalog_event_types_generation++;
 		catalog_exceptions_generation++;
 		lookup_disturbed = true;
 		return;
 	}
 	if (relation == InvalidOid || relation == cache.backends)
 		catalog_backends_generation++;
+	if (relation == InvalidOid || relation == cache.event_types)
+		catalog_event_types_generation++;
 	if (relation == InvalidOid || relation == cache.exceptions)
 		catalog_exceptions_generation++;
 	if (relation == InvalidOid || relation == cache.outbox_sequence ||
@@ -127,6 +130,7 @@ catalog_lock_extension(void)
 {
 	static Oid	ours = InvalidOid;
 	Oid			extension = get_extension_oid(OUR_EXTENSION, true);
+	Oid			now;
 
 	if (!OidIsValid(extension))
 		return false;
@@ -141,5 +145,8 @@ catalog_lock_extension(void)
 	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 
 	/* It may have gone, or have been made anew, while we waited. */
-	return get_extension_oid(OUR_EXTENSION, true) == extension;
+	now = get_extension_oid(OUR_EXTENSION, true);
+	if (now != extension)
+		catalog_extension_replaced = OidIsValid(now);
+	return now == extension;
 }

@@ -25,6 +25,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/wait_event.h"
 
 #include "backends.h"
 #include "check.h"
@@ -112,7 +113,7 @@ dispatch_check_main(Datum arg)
 	CheckArgs	args;
 	dsm_segment *segment;
 	CheckAnswer *answer;
-	char	   *error;
+	const char *error;
 	instr_time	start;
 	instr_time	end;
 
@@ -163,9 +164,7 @@ find_backend(const char *name)
 						  " WHERE name OPERATOR(pg_catalog.=) $1 AND NOT dropping",
 						  1, &argtype, &arg, NULL, true, 1);
 	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("backend \"%s\" does not exist", name)));
+		backends_report_missing(name);
 	id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	return id;

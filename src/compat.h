@@ -13,7 +13,6 @@
 
 #include "access/genam.h"
 #include "access/transam.h"
-#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "dispatch needs PostgreSQL 15 or later"
@@ -24,15 +23,14 @@
 #define object_ownercheck(classId, objectId, roleId) \
 	(AssertMacro((classId) == DatabaseRelationId), \
 	 pg_database_ownercheck(objectId, roleId))
+#define member_can_set_role(member, role) is_member_of_role(member, role)
 #define ExecInsertIndexTuples(info, slot, estate, update, no_dup_error, conflict, arbiters, summarizing) \
 	(ExecInsertIndexTuples)(info, slot, estate, update, no_dup_error, conflict, arbiters)
 #endif
 
 #if PG_VERSION_NUM < 170000
 #define TransamVariables ShmemVariableCache
-#define WaitEventExtensionNew(name) PG_WAIT_EXTENSION
 #endif
-
 
 #if PG_VERSION_NUM < 180000
 #define index_beginscan(heap, index, snapshot, instrument, nkeys, norderbys) \

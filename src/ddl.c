@@ -161,6 +161,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	Node	   *statement = pstmt->utilityStmt;
 	ProcessUtility_hook_type next = prev_process_utility ? prev_process_utility :
 		standard_ProcessUtility;
+	bool		commits_prepared = IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
 	const char *name = database_wanted(statement);
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 
@@ -172,10 +174,12 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	next(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 
-	/* What its publish() noted was forgotten at PREPARE TRANSACTION. */
-	if (IsA(statement, TransactionStmt) &&
-		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED)
-		wake_all();
+	/*
+	 * What its publish() noted was forgotten at PREPARE TRANSACTION.  (By now
+	 * the statement itself may be gone.)
+	 */
+	if (commits_prepared)
+		wake_all_at_commit();
 }
 
 static void

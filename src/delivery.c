@@ -41,6 +41,9 @@
 /* Delay (ms) of an event whose stream, topic or the like is not fit for it. */
 #define DESTINATION_DELAY 10000
 
+/* A connection that was ready for this long (ms) was a sound one. */
+#define SOUND_CONNECTION 1000
+
 /* So many events in flight, after trouble, show that it is over. */
 #define ALLOWANCE_ENOUGH 1024
 
@@ -281,7 +284,9 @@ delivery_disconnect(Delivery *delivery)
 static void
 note_loss(Delivery *delivery)
 {
-	bool		was_idle = delivery->was_ready && delivery_in_flight(delivery) == 0 &&
+	bool		was_idle = delivery->ready_since != 0 &&
+		GetCurrentTimestamp() - delivery->ready_since > SOUND_CONNECTION * INT64CONST(1000) &&
+		delivery_in_flight(delivery) == 0 &&
 		delivery->failures == 0 &&
 		(!delivery->explained || delivery->error_class == DISPATCH_OUTAGE);
 	long		delay;
@@ -296,7 +301,6 @@ note_loss(Delivery *delivery)
 	delivery_disconnect(delivery);
 	if (was_idle)
 	{
-		delivery->was_ready = false;
 		delivery->next_attempt = 0;
 		return;
 	}
@@ -325,12 +329,19 @@ note_loss(Delivery *delivery)
 					errdetail("Events wait until the broker is back; none counts this as an attempt.")));
 }
 
+/* Is there anything to be sent? */
+static bool
+has_waiting(const Delivery *delivery)
+{
+	return window_next(delivery->retries) != NULL || window_next(delivery->window) != NULL;
+}
+
 /* It works again: enough got through, or there is nothing to try it with. */
 static void
 note_recovery(Delivery *delivery)
 {
 	if (delivery->allowance >= ALLOWANCE_ENOUGH ||
-		window_count(delivery->window) + window_count(delivery->retries) == 0)
+		(delivery_in_flight(delivery) == 0 && !has_waiting(delivery)))
 		delivery->failures = 0;
 	if (delivery->failures > 0 || !delivery->troubled)
 		return;
@@ -345,7 +356,7 @@ open_connection(Delivery *delivery)
 												   "dispatch connection",
 												   ALLOCSET_DEFAULT_SIZES);
 	delivery->explained = false;
-	delivery->was_ready = false;
+	delivery->ready_since = 0;
 	delivery->state = DISPATCH_CONNECTING;
 	delivery->connection = delivery->transport->open(&delivery->host,
 													 message_maker_values(delivery->maker));
@@ -422,12 +433,6 @@ send_messages(Delivery *delivery)
 		send_window(delivery, delivery->window);
 }
 
-static bool
-has_waiting(const Delivery *delivery)
-{
-	return window_next(delivery->retries) != NULL || window_next(delivery->window) != NULL;
-}
-
 /* Opens, sends and receives; the transport may raise errors. */
 static void
 move_io(Delivery *delivery)
@@ -447,9 +452,10 @@ move_io(Delivery *delivery)
 		delivery->state = delivery->transport->pump(delivery->connection, &delivery->wait);
 		/* What has just become free, or ready, can take more. */
 		delivery->busy = delivery->state == DISPATCH_READY && !delivery->draining &&
-			(delivery->outcomes != outcomes || !delivery->was_ready) &&
+			(delivery->outcomes != outcomes || delivery->ready_since == 0) &&
 			has_waiting(delivery);
-		delivery->was_ready = delivery->state == DISPATCH_READY;
+		if (delivery->state == DISPATCH_READY && delivery->ready_since == 0)
+			delivery->ready_since = GetCurrentTimestamp();
 	}
 }
 

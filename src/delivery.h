@@ -32,7 +32,7 @@ typedef struct Delivery
 	void	   *connection;
 	DispatchState state;
 	DispatchWait wait;
-	bool		was_ready;		/* it was, since it was opened */
+	TimestampTz ready_since;	/* 0: it is not ready yet */
 
 	/* Trouble with the broker. */
 	int			failures;		/* since it last went well for a while */

@@ -28,6 +28,11 @@ durability_commit_lsn(FullTransactionId xid)
 	TransactionId short_xid = XidFromFullTransactionId(xid);
 	XLogRecPtr	lsn = InvalidXLogRecPtr;
 
+	/* 32 bits cannot tell an event of two thousand million transactions ago. */
+	if (U64FromFullTransactionId(ReadNextFullTransactionId()) -
+		U64FromFullTransactionId(xid) > PG_INT32_MAX)
+		return InvalidXLogRecPtr;
+
 	/*
 	 * An old transaction's status may have been truncated away, which happens
 	 * only long after it became durable; looking it up would be an error.

@@ -22,6 +22,7 @@
 
 #include "exceptions.h"
 #include "outbox.h"
+#include "sql_params.h"
 
 static const char *const status_names[] = {
 	[EXCEPTION_RETRYING] = "retrying",
@@ -29,52 +30,18 @@ static const char *const status_names[] = {
 	[EXCEPTION_FAILED] = "failed",
 };
 
-/* Parameters of a statement, gathered one by one. */
-#define MAX_PARAMS 24
-
-typedef struct Params
-{
-	int			count;
-	Oid			types[MAX_PARAMS];
-	Datum		values[MAX_PARAMS];
-	char		nulls[MAX_PARAMS];
-} Params;
-
-static void
-add_param(Params *params, Oid type, Datum value, bool isnull)
-{
-	Assert(params->count < MAX_PARAMS);
-	params->types[params->count] = type;
-	params->values[params->count] = value;
-	params->nulls[params->count] = isnull ? 'n' : ' ';
-	params->count++;
-}
-
-static void
-add_text(Params *params, const char *text)
-{
-	add_param(params, TEXTOID, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
-}
-
-static void
-add_jsonb(Params *params, Jsonb *value)
-{
-	add_param(params, JSONBOID, JsonbPGetDatum(value), value == NULL);
-}
-
 static void
 add_next_attempt(Params *params, const Exception *exception)
 {
-	add_param(params, TIMESTAMPTZOID, TimestampTzGetDatum(exception->next_attempt_at),
+	param_add(params, TIMESTAMPTZOID, TimestampTzGetDatum(exception->next_attempt_at),
 			  exception->status != EXCEPTION_RETRYING);
 }
 
 static void
-run(const char *statement, Params *params)
+run(const char *statement, const Params *params)
 {
 	SPI_connect();
-	SPI_execute_with_args(statement, params->count, params->types, params->values,
-						  params->nulls, false, 0);
+	params_run(params, statement, false);
 	SPI_finish();
 }
 
@@ -89,24 +56,24 @@ exception_insert(const Event *event, const Exception *exception, const char *err
 {
 	Params		params = {0};
 
-	add_param(&params, XID8OID, FullTransactionIdGetDatum(event->xid), false);
-	add_param(&params, INT8OID, Int64GetDatum(event->id), false);
-	add_param(&params, TIMESTAMPTZOID, TimestampTzGetDatum(event->created_at), false);
-	add_param(&params, UUIDOID, UUIDPGetDatum(&event->event_id), false);
-	add_param(&params, INT4OID, Int32GetDatum(event->backend_id), false);
-	add_param(&params, INT4OID, Int32GetDatum(event->max_retries), event->max_retries < 0);
-	add_text(&params, event->event_type);
-	add_text(&params, event->source);
-	add_text(&params, event->subject);
-	add_text(&params, event->key);
-	add_jsonb(&params, event->data);
-	add_jsonb(&params, event->options);
-	add_text(&params, status_names[exception->status]);
-	add_param(&params, INT4OID, Int32GetDatum(exception->attempts), false);
+	param_add(&params, XID8OID, FullTransactionIdGetDatum(event->xid), false);
+	param_add(&params, INT8OID, Int64GetDatum(event->id), false);
+	param_add(&params, TIMESTAMPTZOID, TimestampTzGetDatum(event->created_at), false);
+	param_add(&params, UUIDOID, UUIDPGetDatum(&event->event_id), false);
+	param_add(&params, INT4OID, Int32GetDatum(event->backend_id), false);
+	param_add(&params, INT4OID, Int32GetDatum(event->max_retries), event->max_retries < 0);
+	param_add_text(&params, event->event_type);
+	param_add_text(&params, event->source);
+	param_add_text(&params, event->subject);
+	param_add_text(&params, event->key);
+	param_add_jsonb(&params, event->data);
+	param_add_jsonb(&params, event->options);
+	param_add_text(&params, status_names[exception->status]);
+	param_add(&params, INT4OID, Int32GetDatum(exception->attempts), false);
 	add_next_attempt(&params, exception);
-	add_text(&params, error);
-	add_jsonb(&params, event->attributes);
-	add_param(&params, BYTEAOID, PointerGetDatum(event->content), event->content == NULL);
+	param_add_text(&params, error);
+	param_add_jsonb(&params, event->attributes);
+	param_add(&params, BYTEAOID, PointerGetDatum(event->content), event->content == NULL);
 	run("INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, max_retries,"
 		" segment, event_type, source, subject, key, data, options, status, attempts,"
 		" next_attempt_at, first_error, last_error, first_failed_at, last_failed_at,"
@@ -122,11 +89,11 @@ exception_update(const Exception *exception, const char *error)
 {
 	Params		params = {0};
 
-	add_param(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
-	add_text(&params, status_names[exception->status]);
-	add_param(&params, INT4OID, Int32GetDatum(exception->attempts), false);
+	param_add(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
+	param_add_text(&params, status_names[exception->status]);
+	param_add(&params, INT4OID, Int32GetDatum(exception->attempts), false);
 	add_next_attempt(&params, exception);
-	add_text(&params, error);
+	param_add_text(&params, error);
 	run("UPDATE dispatch.exceptions SET status = $2, attempts = $3, next_attempt_at = $4,"
 		" first_error = coalesce(first_error, $5), last_error = coalesce($5, last_error),"
 		" first_failed_at = coalesce(first_failed_at, pg_catalog.now()),"
@@ -140,7 +107,7 @@ exception_delete(const Exception *exception)
 {
 	Params		params = {0};
 
-	add_param(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
+	param_add(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
 	run("DELETE FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) $1", &params);
 }
 
@@ -176,13 +143,13 @@ exceptions_read_open(int32 backend_id, int limit)
 	Params		params = {0};
 	List	   *exceptions = NIL;
 
-	add_param(&params, INT4OID, Int32GetDatum(backend_id), false);
+	param_add(&params, INT4OID, Int32GetDatum(backend_id), false);
 	SPI_connect();
-	SPI_execute_with_args("SELECT id, event_id, status, attempts, next_attempt_at, key"
-						  " FROM dispatch.exceptions"
-						  " WHERE backend_id OPERATOR(pg_catalog.=) $1"
-						  " AND status IN ('retrying', 'parked') ORDER BY id",
-						  params.count, params.types, params.values, params.nulls, true, limit);
+	param_add(&params, INT4OID, Int32GetDatum(limit), false);
+	params_run(&params,
+			   "SELECT id, event_id, status, attempts, next_attempt_at, key"
+			   " FROM dispatch.exceptions WHERE backend_id OPERATOR(pg_catalog.=) $1"
+			   " AND status IN ('retrying', 'parked') ORDER BY id LIMIT $2", true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -207,13 +174,13 @@ exceptions_read_events(int32 backend_id, List *exceptions)
 
 	foreach(lc, exceptions)
 		ids[foreach_current_index(lc)] = UUIDPGetDatum(&((Exception *) lfirst(lc))->event_id);
-	add_param(&params, UUIDARRAYOID,
+	param_add(&params, UUIDARRAYOID,
 			  PointerGetDatum(construct_array(ids, list_length(exceptions), UUIDOID,
 											  UUID_LEN, false, TYPALIGN_CHAR)), false);
 	SPI_connect();
-	SPI_execute_with_args("SELECT * FROM dispatch.exceptions"
-						  " WHERE event_id OPERATOR(pg_catalog.=) ANY ($1) ORDER BY id",
-						  params.count, params.types, params.values, params.nulls, true, 0);
+	params_run(&params,
+			   "SELECT * FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) ANY ($1)"
+			   " AND status IN ('retrying', 'parked') ORDER BY id", true);
 	slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "backends.h"
@@ -35,6 +36,21 @@ typedef struct Request
 	uint32		generation;		/* of the slot that was asked */
 	uint32		number;			/* of the request; 0: nobody was asked yet */
 } Request;
+
+/* A backend without a worker, as a paused one, may have nothing to settle. */
+static bool
+has_nothing_left(const Request *request)
+{
+	Position	position;
+	TimestampTz oldest;
+	bool		nothing;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	position_current(request->backend_id, &position);
+	nothing = position_count_pending(request->backend_id, &position, 1, &oldest) == 0;
+	PopActiveSnapshot();
+	return nothing;
+}
 
 /*
  * Asks a worker, unless it has been asked, and says whether it has answered.
@@ -59,7 +75,7 @@ is_flushed(Request *request)
 	else if (slot != NULL)
 		done = (int32) (pg_atomic_read_u32(&slot->flush_done) - request->number) >= 0;
 	LWLockRelease(Slots->lock);
-	return done;
+	return done || (slot == NULL && has_nothing_left(request));
 }
 
 /* One request a backend, or for the one of that name only. */
@@ -73,8 +89,8 @@ make_requests(const char *name)
 
 	SPI_connect();
 	SPI_execute_with_args("SELECT id FROM dispatch.backends"
-						  " WHERE (name OPERATOR(pg_catalog.=) $1 OR $1 IS NULL)"
-						  " AND NOT force_drop",
+						  " WHERE ($1 IS NULL AND NOT force_drop)"
+						  " OR (name OPERATOR(pg_catalog.=) $1 AND NOT dropping)",
 						  1, &argtype, &arg, name ? " " : "n", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -89,9 +105,7 @@ make_requests(const char *name)
 	}
 	SPI_finish();
 	if (name != NULL && requests == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("backend \"%s\" does not exist", name)));
+		backends_report_missing(name);
 	return requests;
 }
 

@@ -51,7 +51,8 @@ typedef struct Launch
 {
 	uint32		generation;		/* of the slot that this is about */
 	TimestampTz at;				/* 0: not launched */
-	bool		running;		/* a manager was seen since */
+	uint32		starts;			/* managers that had come up by then */
+	TimestampTz restart_at;		/* when the next may be; 0: it has not ended */
 	int			failures;		/* of managers, in a row */
 } Launch;
 
@@ -97,6 +98,16 @@ wake_me_at(TimestampTz when)
  * ------------------------------------------------------------------------
  */
 
+/* Has DROP DATABASE been interrupted?  (DATCONNLIMIT_INVALID_DB, since 15.4.) */
+#define INVALID_CONNLIMIT (-2)
+
+static bool
+is_of_use(Form_pg_database database)
+{
+	return database->datallowconn && !database->datistemplate &&
+		database->datconnlimit != INVALID_CONNLIMIT;
+}
+
 /* All databases that can be connected to and are no templates. */
 static List *
 list_databases(void)
@@ -116,7 +127,7 @@ list_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(row);
 		MemoryContext old;
 
-		if (!database->datallowconn || database->datistemplate)
+		if (!is_of_use(database))
 			continue;
 		old = MemoryContextSwitchTo(context);
 		databases = lappend_oid(databases, database->oid);
@@ -139,7 +150,7 @@ can_connect(Oid database)
 
 	StartTransactionCommand();
 	row = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
-	can = HeapTupleIsValid(row) && ((Form_pg_database) GETSTRUCT(row))->datallowconn;
+	can = HeapTupleIsValid(row) && is_of_use((Form_pg_database) GETSTRUCT(row));
 	if (HeapTupleIsValid(row))
 		ReleaseSysCache(row);
 	CommitTransactionCommand();
@@ -171,19 +182,32 @@ release_slot(int number, Oid database)
 	LWLockRelease(Slots->lock);
 }
 
-/* When the next manager may be registered; 0: one may still be coming up. */
-static TimestampTz
-next_launch(Launch *launch, TimestampTz now)
+/*
+ * May a manager be registered now?  Not while one may still be coming up, nor
+ * too soon after one has ended.
+ */
+static bool
+may_launch(Launch *launch, uint32 starts, TimestampTz now)
 {
-	if (!launch->running && now - launch->at < START_TIMEOUT * INT64CONST(1000))
-		return 0;
-	return TimestampTzPlusMilliseconds(launch->at,
-									   backoff_delay(launch->failures + 1, RESTART_DELAY,
-													 RESTART_MAX_DELAY));
+	if (launch->at == 0)
+		return true;
+	if (starts == launch->starts && now - launch->at < START_TIMEOUT * INT64CONST(1000))
+		return false;
+	if (launch->restart_at == 0)
+	{
+		launch->failures = now - launch->at > GOOD_RUN * INT64CONST(1000) ?
+			1 : launch->failures + 1;
+		launch->restart_at = TimestampTzPlusMilliseconds(now, backoff_delay(launch->failures,
+																			RESTART_DELAY,
+																			RESTART_MAX_DELAY));
+	}
+	if (launch->restart_at > now)
+		wake_me_at(launch->restart_at);
+	return launch->restart_at <= now;
 }
 
 static void
-launch_manager(int number, Oid database, uint32 generation)
+launch_manager(int number, Oid database, uint32 generation, uint32 starts)
 {
 	Launch	   *launch = &launches[number];
 	TimestampTz now = GetCurrentTimestamp();
@@ -195,18 +219,8 @@ launch_manager(int number, Oid database, uint32 generation)
 		memset(launch, 0, sizeof(Launch));
 		launch->generation = generation;
 	}
-	if (launch->at != 0)
-	{
-		TimestampTz due = next_launch(launch, now);
-
-		if (due == 0)
-			return;
-		if (due > now)
-		{
-			wake_me_at(due);
-			return;
-		}
-	}
+	if (!may_launch(launch, starts, now))
+		return;
 	if (!can_connect(database))
 	{
 		release_slot(number, database);
@@ -217,12 +231,9 @@ launch_manager(int number, Oid database, uint32 generation)
 	if (session_register("dispatch_manager_main", name, "dispatch manager",
 						 &args, sizeof(args), NULL))
 	{
-		if (launch->running && now - launch->at > GOOD_RUN * INT64CONST(1000))
-			launch->failures = 0;
-		else if (launch->at != 0)
-			launch->failures++;
 		launch->at = now;
-		launch->running = false;
+		launch->starts = starts;
+		launch->restart_at = 0;
 		told_out_of_workers = false;
 		return;
 	}
@@ -246,20 +257,19 @@ match_managers(void)
 		DatabaseSlot *slot = &Slots->databases[i];
 		Oid			database;
 		uint32		generation;
+		uint32		starts;
 		bool		must_launch;
 
 		LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
 		database = slot->database;
 		generation = slot->generation;
 		must_launch = OidIsValid(database) && slot->manager_pid == 0 && !is_evicted(slot);
-		if (OidIsValid(database) && slot->manager_pid != 0 &&
-			launches[i].generation == generation)
-			launches[i].running = true;
+		starts = slot->starts;
 		if (slot->evictor_pid != 0)
 			wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
 		LWLockRelease(Slots->lock);
 		if (must_launch)
-			launch_manager(i, database, generation);
+			launch_manager(i, database, generation, starts);
 	}
 }
 

@@ -55,7 +55,9 @@ typedef struct Ward
 	int32		backend_id;
 	TransactionId version;		/* of its row when it was looked at last */
 	TimestampTz started_at;		/* when its worker was registered; 0: never */
+	TimestampTz restart_at;		/* when the next may be; 0: it has not ended */
 	int			failures;		/* of its workers, in a row */
+	bool		is_drained;		/* being dropped, and all is delivered */
 	FullTransactionId dropped_before;	/* who began before may publish to it */
 	TimestampTz dropped_at;		/* when that was noted; 0: not being dropped */
 } Ward;
@@ -98,6 +100,7 @@ attach(const ProcessArgs *args)
 	{
 		MySlot->manager_pid = MyProcPid;
 		MySlot->manager_proc = GetNumberFromPGProc(MyProc);
+		MySlot->starts++;
 	}
 	LWLockRelease(Slots->lock);
 	if (mine)
@@ -190,7 +193,7 @@ wants_worker(const Backend *backend)
 {
 	return delivery_is_allowed() && backend->ours &&
 		(backend->enabled || backend->dropping) &&
-		!(backend->dropping && backend->force_drop);
+		!(backend->dropping && (backend->force_drop || ward_of(backend)->is_drained));
 }
 
 /*
@@ -237,28 +240,27 @@ start_worker(const Backend *backend)
 		ward->version = backend->version;
 		ward->failures = 0;
 		ward->started_at = 0;
+		ward->restart_at = 0;
 	}
-	if (ward->started_at != 0)
+	if (ward->started_at != 0 && ward->restart_at == 0)
 	{
-		TimestampTz due;
-
-		if (now - ward->started_at > GOOD_RUN * INT64CONST(1000))
-			ward->failures = 0;
-		due = TimestampTzPlusMilliseconds(ward->started_at,
-										  backoff_delay(ward->failures + 1, RESTART_DELAY,
-														RESTART_MAX_DELAY));
-		if (due > now)
-		{
-			wake_me_at(due);
-			return;
-		}
+		/* It has just ended. */
+		ward->failures = now - ward->started_at > GOOD_RUN * INT64CONST(1000) ?
+			1 : ward->failures + 1;
+		ward->restart_at = TimestampTzPlusMilliseconds(now, backoff_delay(ward->failures,
+																		  RESTART_DELAY,
+																		  RESTART_MAX_DELAY));
+	}
+	if (ward->restart_at > now)
+	{
+		wake_me_at(ward->restart_at);
+		return;
 	}
 
 	if (register_worker(backend))
 	{
-		if (ward->started_at != 0)
-			ward->failures++;
 		ward->started_at = now;
+		ward->restart_at = 0;
 		return;
 	}
 
@@ -354,21 +356,19 @@ finish_drop(const Backend *backend)
 							  XidFromFullTransactionId(ward->dropped_before)))
 		return;
 
-	if (backend->force_drop)
-	{
-		LWLockAcquire(Slots->lock, LW_SHARED);
-		has_worker = worker_slot_find(MyDatabaseId, backend->id) != NULL;
-		LWLockRelease(Slots->lock);
-		if (has_worker)
-			return;
-	}
-	else
-	{
-		position_current(backend->id, &position);
-		if (position_count_pending(backend->id, &position, 1, &oldest) > 0 ||
-			schedule_count(backend->id) > 0)
-			return;
-	}
+	position_current(backend->id, &position);
+	ward->is_drained = backend->force_drop ||
+		(position_count_pending(backend->id, &position, 1, &oldest) == 0 &&
+		 schedule_count(backend->id) == 0);
+	if (!ward->is_drained)
+		return;
+
+	/* Its worker ends by the next turn, and wakes us. */
+	LWLockAcquire(Slots->lock, LW_SHARED);
+	has_worker = worker_slot_find(MyDatabaseId, backend->id) != NULL;
+	LWLockRelease(Slots->lock);
+	if (has_worker)
+		return;
 	backends_remove(backend->id);
 	worker_log(LOG, (errmsg("backend \"%s\" is dropped", backend->name)));
 }
@@ -425,28 +425,32 @@ expire(void *arg)
 	retention_expire();
 }
 
-/* Runs a step; false if it failed, which the log hears of once in a row. */
+/*
+ * Runs a step; false if it failed, which the log hears of once until that very
+ * step works again.
+ */
 static bool
 run_step(void (*step) (void *arg), void *arg, const char *what)
 {
-	static bool told = false;
-	char	   *error;
+	static const char *told = NULL;
+	const char *error;
 
 	switch (session_run(step, arg, &error))
 	{
 		case STEP_DONE:
-			told = false;
+			if (told != NULL && strcmp(told, what) == 0)
+				told = NULL;
 			return true;
 		case STEP_NO_EXTENSION:
 			leave_database();
 		case STEP_ERROR:
 			break;
 	}
-	if (!told)
+	if (told == NULL || strcmp(told, what) != 0)
 		worker_log(WARNING,
 				   (errmsg("dispatch manager could not %s: %s", what, error),
 					errdetail("It goes on trying.")));
-	told = true;
+	told = what;
 	wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
 	return false;
 }

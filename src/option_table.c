@@ -224,7 +224,7 @@ push_row(JsonbParseState **state, const DispatchOption *option, bool is_destinat
 		push_number(state, "min", option->min);
 		push_number(state, "max", option->max);
 	}
-	if (option->type == DISPATCH_ENUM)
+	if (option->choices != NULL)
 	{
 		json_push_text(state, WJB_KEY, "choices");
 		pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
@@ -322,6 +322,8 @@ row_choices(const OptionTable *table, JsonbContainer *row)
 	int			count = array != NULL ? JsonContainerSize(array->val.binary.data) : 0;
 	const char **choices = palloc0((count + 1) * sizeof(char *));
 
+	if (array == NULL)
+		return NULL;
 	for (int i = 0; i < count; i++)
 	{
 		JsonbValue *choice = getIthJsonbValueFromContainer(array->val.binary.data, i);

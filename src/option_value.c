@@ -222,6 +222,23 @@ not_scalar(const DispatchOption *option, const char *name, const JsonbValue *jso
 					JsonbTypeName(unconstify(JsonbValue *, json)));
 }
 
+/* May an object have a member of that name? */
+static bool
+is_reserved(const DispatchOption *option, const char *name)
+{
+	if (option->choices == NULL)
+		return false;
+	for (const char *const *choice = option->choices; *choice != NULL; choice++)
+	{
+		size_t		len = strlen(*choice);
+
+		if (strcmp(*choice, name) == 0 ||
+			(len > 0 && (*choice)[len - 1] == '*' && strncmp(*choice, name, len - 1) == 0))
+			return true;
+	}
+	return false;
+}
+
 static const char *
 read_pairs(const DispatchOption *option, JsonbContainer *object, DispatchValue *value)
 {
@@ -235,7 +252,11 @@ read_pairs(const DispatchOption *option, JsonbContainer *object, DispatchValue *
 	while ((token = JsonbIteratorNext(&iterator, &json, true)) != WJB_DONE)
 	{
 		if (token == WJB_KEY)
+		{
 			problem = read_part(&json, &pair->name);
+			if (problem == NULL && is_reserved(option, pair->name))
+				problem = psprintf("\"%s\" is not to be set by it.", pair->name);
+		}
 		else if (token == WJB_VALUE && json.type == jbvBinary)
 			problem = not_scalar(option, pair->name, &json);
 		else if (token == WJB_VALUE)

@@ -41,10 +41,14 @@ void
 progress_load_queue(void *arg)
 {
 	List	   *exceptions;
+	uint64		generation;
 	MemoryContext old;
 
-	MyWorker.exceptions_generation = catalog_exceptions_generation;
+	/* Known only when they were read: a change must not be lost with an error. */
+	catalog_get();
+	generation = catalog_exceptions_generation;
 	exceptions = exceptions_read_open(MyWorker.backend_id, RETRY_QUEUE_MAX + 1);
+	MyWorker.exceptions_generation = generation;
 	old = MemoryContextSwitchTo(MyWorker.queue_context);
 	retry_queue_match(MyWorker.queue, exceptions);
 	MemoryContextSwitchTo(old);
@@ -169,14 +173,6 @@ skip_to_end(void)
 		MyWorker.moved_at = MyWorker.turn_time;
 }
 
-/* Tells flush() how far all is settled. */
-static void
-answer_flush(uint32 flushed)
-{
-	if ((int32) (flushed - pg_atomic_read_u32(&MyWorker.slot->flush_done)) > 0)
-		pg_atomic_write_u32(&MyWorker.slot->flush_done, flushed);
-}
-
 /* Lets go of what has its outcome. */
 void
 progress_settle(void)
@@ -190,8 +186,8 @@ progress_settle(void)
 }
 
 /*
- * Tells others how far all is settled: not before a crash can change nothing
- * about it.
+ * Others may know how far all is settled, but not before a crash can change
+ * nothing about it.
  */
 void
 progress_announce(void)
@@ -201,13 +197,23 @@ progress_announce(void)
 	if (holds_outcomes())
 		return;
 	if (first != NULL)
-		answer_flush(first->batch->before->flush_request);
+		MyWorker.flushed = first->batch->before->flush_request;
 	else if (cursor_at_end(MyWorker.cursor))
 	{
 		skip_to_end();
-		answer_flush(cursor_upto(MyWorker.cursor)->flush_request);
+		MyWorker.flushed = cursor_upto(MyWorker.cursor)->flush_request;
 	}
 	report_position(&MyWorker.report, &MyWorker.position);
+}
+
+/* Whoever waits in flush() then sees in the views what was announced. */
+void
+progress_answer_flush(void)
+{
+	pg_atomic_uint32 *done = &MyWorker.slot->flush_done;
+
+	if ((int32) (MyWorker.flushed - pg_atomic_read_u32(done)) > 0)
+		pg_atomic_write_u32(done, MyWorker.flushed);
 }
 
 void

@@ -25,6 +25,7 @@
 
 #include "attributes.h"
 #include "known_backends.h"
+#include "option_value.h"
 #include "known_event_types.h"
 #include "outbox.h"
 #include "publish.h"
@@ -141,6 +142,9 @@ check_templates(const NewEvent *event, const OptionTable *table, const DispatchV
 		template = template_parse(values[i].text, &error);
 		initStringInfo(&rendered);
 		if (template == NULL || !template_render(template, &fields, &rendered, &error))
+			report_option(table->items[i].name, error);
+		error = option_value_check_length(&table->items[i], rendered.len);
+		if (error != NULL)
 			report_option(table->items[i].name, error);
 	}
 }

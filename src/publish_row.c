@@ -107,7 +107,8 @@ report_argument(const char *problem, const char *argument)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("invalid argument of trigger function publish_row(): \"%s\"", argument),
 			 errdetail_internal("%s", problem),
-			 errhint("Arguments are a name, a source and then, if wanted, a backend and 'columns=a,b' or 'exclude=a,b'.")));
+			 errhint("Arguments are a name, a source and then, if wanted,"
+					 " a backend and 'columns=a,b' or 'exclude=a,b'.")));
 }
 
 /* The value of an argument "word=value"; NULL if it is another. */

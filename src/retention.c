@@ -36,6 +36,7 @@
 #include "backends.h"
 #include "catalog.h"
 #include "late.h"
+#include "sql_params.h"
 #include "position.h"
 #include "retention.h"
 #include "settings.h"
@@ -51,34 +52,14 @@
  * ------------------------------------------------------------------------
  */
 
-static int	param_count;
-static Oid	param_types[3];
-static Datum param_values[3];
-
-/* Runs a statement with up to three parameters, that are set before. */
-static uint64
-run(const char *statement)
-{
-	SPI_execute_with_args(statement, param_count, param_types, param_values, NULL, false, 0);
-	param_count = 0;
-	return SPI_processed;
-}
-
+/* Runs a statement about one segment, which is $1. */
 static void
-set_param(Oid type, Datum value)
+run_for(int segment, const char *statement)
 {
-	param_types[param_count] = type;
-	param_values[param_count] = value;
-	param_count++;
-}
+	Params		params = {0};
 
-static void
-set_seconds(int seconds)
-{
-	Interval   *interval = palloc0_object(Interval);
-
-	interval->time = (int64) seconds * USECS_PER_SEC;
-	set_param(INTERVALOID, IntervalPGetDatum(interval));
+	param_add(&params, INT2OID, Int16GetDatum(segment), false);
+	params_run(&params, statement, false);
 }
 
 static Datum
@@ -107,10 +88,10 @@ is_empty(int segment)
 static void
 open_segment(int segment)
 {
-	set_param(INT2OID, Int16GetDatum(segment));
-	run("INSERT INTO dispatch.segments (segment, opened_at) VALUES ($1, pg_catalog.now())"
-		" ON CONFLICT (segment) DO UPDATE SET opened_at = pg_catalog.now(), closed_at = NULL,"
-		" blocked_by = NULL");
+	run_for(segment,
+			"INSERT INTO dispatch.segments (segment, opened_at) VALUES ($1, pg_catalog.now())"
+			" ON CONFLICT (segment) DO UPDATE SET opened_at = pg_catalog.now(), closed_at = NULL,"
+			" blocked_by = NULL");
 }
 
 /* An empty segment after this one, going round; -1 if there is none. */
@@ -133,24 +114,26 @@ close_unknown_segments(int current)
 	{
 		if (i == current || is_empty(i))
 			continue;
-		set_param(INT2OID, Int16GetDatum(i));
-		run("INSERT INTO dispatch.segments (segment, opened_at, closed_at)"
-			" VALUES ($1, pg_catalog.now(), pg_catalog.now()) ON CONFLICT (segment) DO NOTHING");
+		run_for(i,
+				"INSERT INTO dispatch.segments (segment, opened_at, closed_at) VALUES"
+				" ($1, pg_catalog.now(), pg_catalog.now()) ON CONFLICT (segment) DO NOTHING");
 	}
 }
 
 int
 retention_rotate(void)
 {
+	Params		params = {0};
 	int			current;
 	int			next = -1;
 	bool		is_due;
 
 	SPI_connect();
-	set_seconds(Max(setting_published_retention / SEGMENTS_IN_USE, 1));
-	if (run("SELECT segment, opened_at OPERATOR(pg_catalog.+) $1 OPERATOR(pg_catalog.<)"
-			" pg_catalog.now() FROM dispatch.segments WHERE closed_at IS NULL"
-			" ORDER BY opened_at DESC LIMIT 1") == 0)
+	param_add_seconds(&params, Max(setting_published_retention / SEGMENTS_IN_USE, 1));
+	if (params_run(&params,
+				   "SELECT segment, opened_at OPERATOR(pg_catalog.+) $1 OPERATOR(pg_catalog.<)"
+				   " pg_catalog.now() FROM dispatch.segments WHERE closed_at IS NULL"
+				   " ORDER BY opened_at DESC LIMIT 1", false) == 0)
 	{
 		current = Max(find_empty_after(OUTBOX_SEGMENTS - 1), 0);
 		open_segment(current);
@@ -165,9 +148,9 @@ retention_rotate(void)
 		next = find_empty_after(current);
 	if (next >= 0)
 	{
-		set_param(INT2OID, Int16GetDatum(current));
-		run("UPDATE dispatch.segments SET closed_at = pg_catalog.now()"
-			" WHERE segment OPERATOR(pg_catalog.=) $1");
+		run_for(current,
+				"UPDATE dispatch.segments SET closed_at = pg_catalog.now()"
+				" WHERE segment OPERATOR(pg_catalog.=) $1");
 		open_segment(next);
 		current = next;
 	}
@@ -201,10 +184,13 @@ find_blocker(int segment, List *backends)
 static void
 note_blocker(int segment, const char *blocker)
 {
-	set_param(INT2OID, Int16GetDatum(segment));
-	set_param(TEXTOID, CStringGetTextDatum(blocker));
-	run("UPDATE dispatch.segments SET blocked_by = $2"
-		" WHERE segment OPERATOR(pg_catalog.=) $1 AND blocked_by IS DISTINCT FROM $2");
+	Params		params = {0};
+
+	param_add(&params, INT2OID, Int16GetDatum(segment), false);
+	param_add_text(&params, blocker);
+	params_run(&params,
+			   "UPDATE dispatch.segments SET blocked_by = $2"
+			   " WHERE segment OPERATOR(pg_catalog.=) $1 AND blocked_by IS DISTINCT FROM $2", false);
 }
 
 /*
@@ -213,32 +199,43 @@ note_blocker(int segment, const char *blocker)
  * after, so it is only taken if it is free.
  */
 static bool
-truncate_segment(int segment, List *backends)
+truncate_segment(int segment)
 {
+	char	   *blocker;
+
 	if (!ConditionalLockRelationOid(catalog_get()->segments[segment], AccessExclusiveLock))
 		return false;
 
-	/* Somebody who was still writing may have committed since. */
-	if (find_blocker(segment, backends) != NULL)
+	/*
+	 * Whoever was still writing has committed by now, perhaps to a backend
+	 * that he made himself: look again, at what there is now.
+	 */
+	PushActiveSnapshot(GetLatestSnapshot());
+	blocker = find_blocker(segment, backends_read_all());
+	PopActiveSnapshot();
+	if (blocker != NULL)
 		return false;
-	run(psprintf("TRUNCATE dispatch.outbox_%d", segment));
-	set_param(INT2OID, Int16GetDatum(segment));
-	run("DELETE FROM dispatch.segments WHERE segment OPERATOR(pg_catalog.=) $1");
+
+	SPI_execute(psprintf("TRUNCATE dispatch.outbox_%d", segment), false, 0);
+	run_for(segment, "DELETE FROM dispatch.segments WHERE segment OPERATOR(pg_catalog.=) $1");
 	return true;
 }
 
 void
 retention_empty(List *backends)
 {
+	Params		params = {0};
 	uint64		count;
 	int		   *segments;
 
 	if (!setting_cleanup_published)
 		return;
 	SPI_connect();
-	set_seconds(setting_published_retention);
-	count = run("SELECT segment FROM dispatch.segments WHERE closed_at OPERATOR(pg_catalog.+) $1"
-				" OPERATOR(pg_catalog.<) pg_catalog.now() ORDER BY closed_at");
+	param_add_seconds(&params, setting_published_retention);
+	count = params_run(&params,
+					   "SELECT segment FROM dispatch.segments"
+					   " WHERE closed_at OPERATOR(pg_catalog.+) $1"
+					   " OPERATOR(pg_catalog.<) pg_catalog.now() ORDER BY closed_at", false);
 	segments = palloc_array(int, count + 1);
 	for (uint64 i = 0; i < count; i++)
 		segments[i] = DatumGetInt16(get_column(i, 1));
@@ -250,7 +247,7 @@ retention_empty(List *backends)
 
 		if (blocker != NULL)
 			note_blocker(segments[i], blocker);
-		else if (truncate_segment(segments[i], backends))
+		else if (truncate_segment(segments[i]))
 			break;
 		else
 			note_blocker(segments[i], "a transaction has it in use");
@@ -261,23 +258,32 @@ retention_empty(List *backends)
 void
 retention_expire(void)
 {
+	Params		failed = {0};
+	Params		published = {0};
+
 	SPI_connect();
-	set_seconds(setting_failed_retention);
-	set_param(INT4OID, Int32GetDatum(EXPIRE_MAX));
-	run("UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL"
+	param_add_seconds(&failed, setting_failed_retention);
+	param_add(&failed, INT4OID, Int32GetDatum(EXPIRE_MAX), false);
+	params_run(&failed,
+		"UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL"
 		" WHERE event_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT event_id FROM dispatch.exceptions"
 		"  WHERE status = 'failed' AND last_failed_at OPERATOR(pg_catalog.<)"
-		"   (pg_catalog.now() OPERATOR(pg_catalog.-) $1) LIMIT $2))");
+		"   (pg_catalog.now() OPERATOR(pg_catalog.-) $1) LIMIT $2))", false);
 
 	/* What was given up is forgotten with the segment that had the event. */
-	set_seconds(setting_published_retention);
-	set_param(INT4OID, Int32GetDatum(EXPIRE_MAX));
-	run("DELETE FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) ANY (ARRAY("
+	param_add_seconds(&published, setting_published_retention);
+	param_add(&published, INT4OID, Int32GetDatum(EXPIRE_MAX), false);
+	params_run(&published,
+		"DELETE FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) ANY (ARRAY("
 		" SELECT x.event_id FROM dispatch.exceptions AS x"
 		"  WHERE x.status IN ('discarded', 'expired') AND x.created_at OPERATOR(pg_catalog.<)"
 		"   (pg_catalog.now() OPERATOR(pg_catalog.-) $1)"
 		"  AND NOT EXISTS (SELECT FROM dispatch.outbox AS o"
 		"   WHERE o.backend_id OPERATOR(pg_catalog.=) x.backend_id"
-		"   AND o.id OPERATOR(pg_catalog.=) x.id) LIMIT $2))");
+		"   AND o.id OPERATOR(pg_catalog.=) x.id) LIMIT $2))", false);
+	SPI_execute("DELETE FROM dispatch.positions AS p WHERE NOT EXISTS ("
+				" SELECT FROM dispatch.backends AS b WHERE b.id OPERATOR(pg_catalog.=) p.backend_id)"
+				" AND NOT EXISTS (SELECT FROM dispatch.outbox AS o"
+				"  WHERE o.backend_id OPERATOR(pg_catalog.=) p.backend_id)", false, 0);
 	SPI_finish();
 }

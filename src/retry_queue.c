@@ -25,6 +25,7 @@ typedef struct Item
 {
 	Exception	exception;
 	bool		busy;
+	bool		gone;			/* removed; its place is closed later */
 	bool		matched;		/* for retry_queue_match() */
 } Item;
 
@@ -32,6 +33,7 @@ struct RetryQueue
 {
 	MemoryContext context;
 	int			count;
+	int			ngone;			/* of those, removed */
 	int			allocated;
 	Item	   *items;			/* by id */
 	uint32		keys[KEY_COUNTERS]; /* items by hash of their key */
@@ -51,7 +53,7 @@ retry_queue_create(void)
 int
 retry_queue_count(const RetryQueue *queue)
 {
-	return queue->count;
+	return queue->count - queue->ngone;
 }
 
 bool
@@ -84,7 +86,8 @@ find(const RetryQueue *queue, const Exception *exception)
 {
 	for (int i = place_of(queue, exception);
 		 i < queue->count && queue->items[i].exception.id == exception->id; i++)
-		if (memcmp(&queue->items[i].exception.event_id, &exception->event_id, UUID_LEN) == 0)
+		if (!queue->items[i].gone &&
+			memcmp(&queue->items[i].exception.event_id, &exception->event_id, UUID_LEN) == 0)
 			return &queue->items[i];
 	return NULL;
 }
@@ -110,6 +113,7 @@ retry_queue_add(RetryQueue *queue, const Exception *exception, bool busy)
 			(queue->count - place) * sizeof(Item));
 	queue->items[place].exception = *exception;
 	queue->items[place].busy = busy;
+	queue->items[place].gone = false;
 	queue->items[place].matched = true;
 	queue->count++;
 	count_key(queue, exception, 1);
@@ -127,12 +131,26 @@ retry_queue_put_back(RetryQueue *queue, const Exception *exception)
 }
 
 static void
-remove_at(RetryQueue *queue, int place)
+remove_item(RetryQueue *queue, Item *item)
 {
-	count_key(queue, &queue->items[place].exception, -1);
-	memmove(&queue->items[place], &queue->items[place + 1],
-			(queue->count - place - 1) * sizeof(Item));
-	queue->count--;
+	count_key(queue, &item->exception, -1);
+	item->gone = true;
+	queue->ngone++;
+}
+
+/* Closes the places of what was removed, when that is worth it. */
+static void
+compact(RetryQueue *queue)
+{
+	int			kept = 0;
+
+	if (queue->ngone <= queue->count / 2)
+		return;
+	for (int i = 0; i < queue->count; i++)
+		if (!queue->items[i].gone)
+			queue->items[kept++] = queue->items[i];
+	queue->count = kept;
+	queue->ngone = 0;
 }
 
 void
@@ -141,7 +159,8 @@ retry_queue_remove(RetryQueue *queue, const Exception *exception)
 	Item	   *item = find(queue, exception);
 
 	if (item != NULL)
-		remove_at(queue, item - queue->items);
+		remove_item(queue, item);
+	compact(queue);
 }
 
 void
@@ -164,9 +183,10 @@ retry_queue_match(RetryQueue *queue, List *exceptions)
 			item->matched = true;
 		}
 	}
-	for (int i = queue->count - 1; i >= 0; i--)
-		if (!queue->items[i].matched)
-			remove_at(queue, i);
+	for (int i = 0; i < queue->count; i++)
+		if (!queue->items[i].gone && !queue->items[i].matched)
+			remove_item(queue, &queue->items[i]);
+	compact(queue);
 }
 
 List *
@@ -186,7 +206,7 @@ retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
 		bool		is_due = exception->status == EXCEPTION_PARKED ||
 			exception->next_attempt_at <= now;
 
-		if (is_ordered && held[key])
+		if (item->gone || (is_ordered && held[key]))
 			continue;
 		if (!item->busy && !is_due)
 		{

@@ -23,6 +23,7 @@
 #include "session.h"
 
 static volatile sig_atomic_t stop_at_once = false;
+static int	last_sqlstate = 0;
 
 /*
  * What the administrator may have set for the sake of sessions, and what must
@@ -46,11 +47,14 @@ static const struct
 	{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
 	{"transaction_timeout", "0"},
-	{"client_encoding", "UTF8"},
 	{"DateStyle", "ISO"},
 	{"IntervalStyle", "postgres"},
 	{"extra_float_digits", "1"},
 	{"jit", "off"},
+	/* A worker process for our small queries would be one less for backends. */
+	{"max_parallel_workers_per_gather", "0"},
+	{"force_parallel_mode", "off"},
+	{"debug_parallel_query", "off"},
 };
 
 bool
@@ -116,6 +120,7 @@ session_recover(MemoryContext context)
 	MemoryContextSwitchTo(context);
 	error = CopyErrorData();
 	text = pstrdup(error->message ? error->message : "unknown error");
+	last_sqlstate = error->sqlerrcode;
 	FreeErrorData(error);
 	AbortCurrentTransaction();
 	FlushErrorState();
@@ -124,12 +129,19 @@ session_recover(MemoryContext context)
 	return text;
 }
 
+int
+session_sqlstate(void)
+{
+	return last_sqlstate;
+}
+
 StepResult
-session_run(void (*step) (void *arg), void *arg, char **error)
+session_run(void (*step) (void *arg), void *arg, const char **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile StepResult result = STEP_DONE;
 
+	*error = "the extension has been dropped";
 	pgstat_report_activity(STATE_RUNNING, NULL);
 	PG_TRY();
 	{

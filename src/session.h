@@ -35,10 +35,9 @@ extern bool session_register(const char *main_function, const char *name, const 
 extern void session_start(Oid database);
 
 /*
- * Runs step(arg) in a short transaction with an active snapshot.  False if the
- * extension is not installed (any more), or if an error was raised: then the
- * transaction is rolled back, and *error is set to its text, allocated in the
- * current memory context.
+ * Runs step(arg) in a short transaction with an active snapshot.  If an error
+ * is raised, the transaction is rolled back.  Unless it is done, *error is a
+ * text that says why, in the current memory context.
  */
 typedef enum StepResult
 {
@@ -47,7 +46,10 @@ typedef enum StepResult
 	STEP_NO_EXTENSION
 } StepResult;
 
-extern StepResult session_run(void (*step) (void *arg), void *arg, char **error);
+extern StepResult session_run(void (*step) (void *arg), void *arg, const char **error);
+
+/* SQLSTATE of the last error that session_run() met. */
+extern int	session_sqlstate(void);
 
 /*
  * In PG_CATCH(): gets over the error, rolling back a transaction if one is

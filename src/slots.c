@@ -77,6 +77,7 @@ slots_init(void)
 			Slots->databases[i].manager_proc = INVALID_PROC_NUMBER;
 			pg_atomic_init_u32(&Slots->databases[i].segment, 0);
 			Slots->workers[i].proc = INVALID_PROC_NUMBER;
+			pg_atomic_init_u32(&Slots->workers[i].wakes, 0);
 			pg_atomic_init_u32(&Slots->workers[i].flush_requested, 0);
 			pg_atomic_init_u32(&Slots->workers[i].flush_done, 0);
 			SpinLockInit(&Slots->workers[i].mutex);
@@ -234,13 +235,20 @@ slots_wake_manager(Oid database)
 		set_latch_of(slot->manager_proc);
 }
 
+static void
+wake_worker(WorkerSlot *slot)
+{
+	(void) pg_atomic_fetch_add_u32(&slot->wakes, 1);
+	set_latch_of(slot->proc);
+}
+
 void
 slots_wake_worker(Oid database, int32 backend_id)
 {
 	WorkerSlot *slot = worker_slot_find(database, backend_id);
 
 	if (slot != NULL)
-		set_latch_of(slot->proc);
+		wake_worker(slot);
 }
 
 void
@@ -248,5 +256,5 @@ slots_wake_workers(Oid database)
 {
 	for (int i = 0; i < Slots->nslots; i++)
 		if (Slots->workers[i].database == database)
-			set_latch_of(Slots->workers[i].proc);
+			wake_worker(&Slots->workers[i]);
 }

@@ -86,6 +86,9 @@ typedef struct WorkerSlot
 	bool		stop;			/* asked to end in good order */
 	TimestampTz registered_at;
 
+	/* Wake-ups: a latch alone may be reset while the worker waits for a buffer. */
+	pg_atomic_uint32 wakes;
+
 	/* flush(): the newest request, and the newest that is fulfilled. */
 	pg_atomic_uint32 flush_requested;
 	pg_atomic_uint32 flush_done;
@@ -100,6 +103,7 @@ typedef struct DatabaseSlot
 	Oid			database;		/* InvalidOid: the slot is free */
 	int			manager_pid;	/* 0: none attached */
 	ProcNumber	manager_proc;
+	uint32		starts;			/* managers that came up */
 	uint32		generation;
 	bool		out_of_workers; /* max_worker_processes is exhausted */
 	int			evictor_pid;	/* DDL on the database: nobody may start */

@@ -13,6 +13,7 @@
 
 #include "nodes/pg_list.h"
 
+#include "catalog.h"
 #include "durability.h"
 #include "exceptions.h"
 #include "message.h"
@@ -70,6 +71,15 @@ read_events(void *arg)
 	List	   *events = NIL;
 	MemoryContext old;
 
+	/*
+	 * This transaction may have brought news of the configuration: what was
+	 * committed after that is not to be sent as it was before.
+	 */
+	if (MyWorker.backends_generation != catalog_backends_generation)
+	{
+		MyWorker.look = true;
+		return;
+	}
 	if (cursor_at_end(MyWorker.cursor) && !cursor_advance(MyWorker.cursor, MyWorker.flush_seen))
 		return;
 

@@ -57,7 +57,10 @@ wake_at_end_of_xact(XactEvent event, void *arg)
 	{
 		announce_database();
 		if (wake_everybody)
-			wake_all();
+		{
+			slots_wake_manager(MyDatabaseId);
+			slots_wake_workers(MyDatabaseId);
+		}
 		for (int i = 0; i < nnoted; i++)
 			slots_wake_worker(MyDatabaseId, noted[i]);
 	}
@@ -99,11 +102,4 @@ void
 wake_launcher_at_commit(void)
 {
 	wake_launcher = true;
-}
-
-void
-wake_all(void)
-{
-	slots_wake_manager(MyDatabaseId);
-	slots_wake_workers(MyDatabaseId);
 }

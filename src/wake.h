@@ -15,7 +15,4 @@ extern void wake_worker_at_commit(int32 backend_id);
 extern void wake_all_at_commit(void);	/* manager and workers */
 extern void wake_launcher_at_commit(void);	/* it will look at this database */
 
-/* Now: for events that no commit of this session announces. */
-extern void wake_all(void);
-
 #endif							/* WAKE_H */

@@ -188,6 +188,19 @@ hold(Window *window, Entry *entry)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Ids are equal only if somebody has set the sequence back: such events must
+ * not be parted, for a position between them would pass over the second.
+ */
+static bool
+has_twin(const Window *window, const Entry *entry)
+{
+	const Entry *next = window_first(window);
+
+	return next != NULL && next->batch->upto == entry->batch->upto &&
+		next->event->id == entry->event->id;
+}
+
 static void
 move_position(Position *position, const Entry *entry)
 {
@@ -211,7 +224,7 @@ window_settle(Window *window, Position *position)
 		   entry->state != ENTRY_WAITING && entry->state != ENTRY_SENT)
 	{
 		remove_first(window);
-		if (position != NULL)
+		if (position != NULL && !has_twin(window, entry))
 			move_position(position, entry);
 		if (entry->state == ENTRY_SKIPPED ||
 			(entry->state == ENTRY_DELIVERED && !entry->is_retry))

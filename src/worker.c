@@ -105,16 +105,17 @@ attach(const ProcessArgs *args)
 bool
 worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 {
-	char	   *error;
+	const char *error;
 	long		delay;
 
 	switch (session_run(step, arg, &error))
 	{
 		case STEP_DONE:
-			if (MyWorker.errors > 0)
-				worker_log(LOG,
-						   (errmsg("dispatch worker for backend %d can work with its tables again",
-								   MyWorker.backend_id)));
+			if (MyWorker.errors == 0 || strcmp(MyWorker.failing_step, what) != 0)
+				return true;
+			worker_log(LOG,
+					   (errmsg("dispatch worker for backend %d can %s again",
+							   MyWorker.backend_id, what)));
 			MyWorker.errors = 0;
 			return true;
 		case STEP_NO_EXTENSION:
@@ -125,12 +126,12 @@ worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 	delay = backoff_delay(++MyWorker.errors, ERROR_DELAY, ERROR_MAX_DELAY);
 	MyWorker.next_step = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 	report_error(&MyWorker.report, error);
-	if (MyWorker.errors == 1)
+	if (MyWorker.errors == 1 || strcmp(MyWorker.failing_step, what) != 0)
 		worker_log(WARNING,
 				   (errmsg("dispatch worker for backend %d could not %s: %s",
 						   MyWorker.backend_id, what, error),
 					errdetail("It goes on trying; no event is lost.")));
-	pfree(error);
+	MyWorker.failing_step = what;
 	return false;
 }
 
@@ -180,20 +181,38 @@ has_room(void)
 		window->bytes <= (Size) setting_batch_bytes * 1024;
 }
 
+static long
+ms_until(TimestampTz when)
+{
+	return TimestampDifferenceMilliseconds(MyWorker.turn_time, when);
+}
+
+/* Is there something to be read, and a place for it? */
+static bool
+can_read(void)
+{
+	return MyWorker.next_step <= MyWorker.turn_time && has_room() &&
+		(MyWorker.look || !cursor_at_end(MyWorker.cursor));
+}
+
 /* How long to wait at the most, in ms. */
 static long
 turn_timeout(void)
 {
 	long		timeout = MyWorker.backend ? MyWorker.backend->sleep_time : ERROR_DELAY;
+	bool		may_step = MyWorker.next_step <= MyWorker.turn_time;
 
 	/* News that came in with the last transaction. */
-	if (MyWorker.next_step <= MyWorker.turn_time && MyWorker.backends_generation != catalog_backends_generation)
+	if (may_step &&
+		(MyWorker.backends_generation != catalog_backends_generation ||
+		 MyWorker.exceptions_generation != catalog_exceptions_generation))
 		return 0;
 
-	if (MyWorker.next_step > MyWorker.turn_time)
-		timeout = Min(timeout, TimestampDifferenceMilliseconds(MyWorker.turn_time, MyWorker.next_step));
+	if (!may_step)
+		timeout = Min(timeout, ms_until(MyWorker.next_step));
 	else if (MyWorker.moved_at != 0)
-		timeout = Min(timeout, Max(0, SAVE_DELAY - (MyWorker.turn_time - MyWorker.moved_at) / 1000));
+		timeout = Min(timeout,
+					  ms_until(TimestampTzPlusMilliseconds(MyWorker.moved_at, SAVE_DELAY)));
 	if (MyWorker.delivery != NULL)
 	{
 		long		wanted = delivery_timeout(MyWorker.delivery);
@@ -201,8 +220,8 @@ turn_timeout(void)
 		if (wanted >= 0)
 			timeout = Min(timeout, wanted);
 		if (MyWorker.next_retry != 0)
-			timeout = Min(timeout, TimestampDifferenceMilliseconds(MyWorker.turn_time, MyWorker.next_retry));
-		if (MyWorker.next_step <= MyWorker.turn_time && has_room() && (MyWorker.look || !cursor_at_end(MyWorker.cursor)))
+			timeout = Min(timeout, ms_until(MyWorker.next_retry));
+		if (can_read())
 			timeout = 0;
 	}
 	return timeout;
@@ -231,57 +250,97 @@ accept_changes(void *arg)
 	/* Starting the transaction has taken in the invalidation messages. */
 }
 
+/* Follows changes of the configuration; false if the worker is to end. */
+static bool
+follow_configuration(void)
+{
+	if ((MyWorker.backend == NULL ||
+		 MyWorker.backends_generation != catalog_backends_generation) && !worker_configure())
+		return false;
+	if (MyWorker.delivery != NULL)
+		MyWorker.delivery->draining = MyWorker.next_backend != NULL;
+	if (MyWorker.next_backend != NULL && is_drained())
+		worker_rebuild();
+	return true;
+}
+
+/* Reads what there is to read, and a place for. */
+static void
+supply(void)
+{
+	if (MyWorker.must_load_queue ||
+		MyWorker.exceptions_generation != catalog_exceptions_generation)
+	{
+		if (!worker_run_step(progress_load_queue, NULL, "read what is to be tried again"))
+			return;
+		MyWorker.must_load_queue = false;
+	}
+	if (!MyWorker.delivery->draining)
+		supply_retries();
+	if (can_read())
+		supply_events();
+	else if (MyWorker.was_woken)
+		worker_run_step(accept_changes, NULL, "take in changes");
+	MyWorker.was_woken = false;
+}
+
 /* One turn; false if the worker is to end. */
 static bool
 turn(void)
 {
 	bool		may_step;
 
+	MemoryContextReset(CurrentMemoryContext);
 	MyWorker.turn_time = GetCurrentTimestamp();
 	may_step = MyWorker.next_step <= MyWorker.turn_time;
 
-	if (may_step && (MyWorker.backends_generation != catalog_backends_generation || MyWorker.backend == NULL) && !worker_configure())
+	if (may_step && !follow_configuration())
 		return false;
 	if (MyWorker.delivery != NULL)
-		MyWorker.delivery->draining = MyWorker.next_backend != NULL;
-	if (MyWorker.next_backend != NULL && may_step && is_drained())
-		worker_rebuild();
-	if (may_step && MyWorker.delivery != NULL &&
-		(MyWorker.must_load_queue || MyWorker.exceptions_generation != catalog_exceptions_generation) &&
-		worker_run_step(progress_load_queue, NULL, "read what is to be tried again"))
-		MyWorker.must_load_queue = false;
-
-	if (MyWorker.delivery != NULL)
 	{
-		if (may_step && !MyWorker.must_load_queue && !MyWorker.delivery->draining)
-			supply_retries();
-		if (may_step && has_room() && (MyWorker.look || !cursor_at_end(MyWorker.cursor)))
-			supply_events();
-		else if (may_step && MyWorker.look)
-			worker_run_step(accept_changes, NULL, "take in changes");
+		if (may_step)
+			supply();
 		delivery_pump(MyWorker.delivery);
 		MyWorker.turn_time = GetCurrentTimestamp();
 		progress_settle();
-	}
-	if (may_step && MyWorker.moved_at != 0 && MyWorker.turn_time - MyWorker.moved_at >= SAVE_DELAY * INT64CONST(1000))
-		progress_save();
-	if (MyWorker.delivery != NULL)
+		if (may_step && MyWorker.moved_at != 0 &&
+			ms_until(TimestampTzPlusMilliseconds(MyWorker.moved_at, SAVE_DELAY)) == 0)
+			progress_save();
 		progress_announce();
+	}
 	tell();
+	progress_answer_flush();
 	return !session_stop_requested() && !MyWorker.slot->stop;
+}
+
+/* Has somebody woken us since we looked? */
+static bool
+is_woken(void)
+{
+	uint32		wakes = pg_atomic_read_u32(&MyWorker.slot->wakes);
+
+	if (wakes == MyWorker.wakes_seen)
+		return false;
+	MyWorker.wakes_seen = wakes;
+	return true;
 }
 
 /* Waits for the broker, for a wake-up, or for the time to come. */
 static void
 wait_for_work(long timeout)
 {
+	const Delivery *delivery = MyWorker.delivery;
+	bool		woken = is_woken();
 	int			occurred;
 
-	occurred = session_wait(MyWorker.delivery ? MyWorker.delivery->wait.fd : -1,
-							MyWorker.delivery ? MyWorker.delivery->wait.events : 0, timeout,
-							PG_WAIT_EXTENSION);
-	if (occurred & (WL_LATCH_SET | WL_TIMEOUT))
+	occurred = session_wait(delivery ? delivery->wait.fd : -1,
+							delivery ? delivery->wait.events : 0,
+							woken ? 0 : timeout, PG_WAIT_EXTENSION);
+	woken = is_woken() || woken || (occurred & WL_LATCH_SET);
+	if (woken || (occurred & WL_TIMEOUT))
 		MyWorker.look = true;
+	if (woken)
+		MyWorker.was_woken = true;
 }
 
 /* What is in flight gets a moment, so that it need not be sent again. */
@@ -318,12 +377,19 @@ dispatch_worker_main(Datum arg)
 		proc_exit(0);
 	session_start(args.database);
 
+	/* What a turn leaves behind is gone with the next. */
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "dispatch turn",
+												ALLOCSET_DEFAULT_SIZES));
 	MyWorker.cursor_context = AllocSetContextCreate(TopMemoryContext, "dispatch cursor",
 										   ALLOCSET_DEFAULT_SIZES);
 	MyWorker.queue_context = AllocSetContextCreate(TopMemoryContext, "dispatch retry queue",
 										  ALLOCSET_DEFAULT_SIZES);
 	while (!worker_run_step(progress_load, NULL, "read its position"))
-		session_wait(-1, 0, ERROR_DELAY, PG_WAIT_EXTENSION);
+	{
+		session_wait(-1, 0, turn_timeout(), PG_WAIT_EXTENSION);
+		if (session_stop_requested() || MyWorker.slot->stop)
+			proc_exit(1);
+	}
 	MyWorker.report.published = MyWorker.position.published;
 	MyWorker.report.retried = MyWorker.position.retried;
 	MyWorker.report.last_published_at = MyWorker.position.last_published_at;

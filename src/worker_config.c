@@ -19,11 +19,14 @@ static void
 read_backend(void *arg)
 {
 	Backend   **result = arg;
+	uint64		generation;
 	MemoryContext old = MemoryContextSwitchTo(MyWorker.next_context);
 
-	MyWorker.backends_generation = catalog_backends_generation;
-	*result = backends_read(MyWorker.backend_id);
+	/* Known only when it was read: a change must not be lost with an error. */
 	catalog_get();
+	generation = catalog_backends_generation;
+	*result = backends_read(MyWorker.backend_id);
+	MyWorker.backends_generation = generation;
 	MemoryContextSwitchTo(old);
 }
 
@@ -50,8 +53,9 @@ void
 worker_rebuild(void)
 {
 	bool		troubled = MyWorker.delivery != NULL && MyWorker.delivery->troubled;
-	DispatchErrorClass told_class = MyWorker.delivery != NULL ? MyWorker.delivery->told_class : DISPATCH_OUTAGE;
-	char	   *error;
+	DispatchErrorClass told_class = troubled ? MyWorker.delivery->told_class : DISPATCH_OUTAGE;
+	MemoryContext old;
+	const char *error;
 
 	if (MyWorker.delivery != NULL)
 	{
@@ -71,13 +75,14 @@ worker_rebuild(void)
 
 	/* What was to be stored is not: it is read again. */
 	MemoryContextReset(MyWorker.queue_context);
-	MemoryContextSwitchTo(MyWorker.queue_context);
+	old = MemoryContextSwitchTo(MyWorker.queue_context);
 	MyWorker.queue = retry_queue_create();
 	MyWorker.must_load_queue = true;
 
 	MemoryContextSwitchTo(MyWorker.cursor_context);
 	MyWorker.cursor = cursor_open(MyWorker.backend_id, tick_copy(MyWorker.position.before),
 						 tick_copy(MyWorker.position.upto), MyWorker.position.settled_id);
+	MemoryContextSwitchTo(old);
 	MyWorker.look = true;
 
 	if (session_run(make_delivery, NULL, &error) == STEP_ERROR)
@@ -86,7 +91,6 @@ worker_rebuild(void)
 		worker_log(WARNING,
 				   (errmsg("backend \"%s\": %s", MyWorker.backend->name, error),
 					errhint("Mend it with dispatch.alter_backend(); events wait.")));
-		pfree(error);
 		MyWorker.delivery = NULL;
 	}
 	else if (MyWorker.delivery != NULL)

@@ -36,7 +36,10 @@ typedef struct Worker
 	TimestampTz moved_at;		/* when the position moved; 0: it is stored */
 	TimestampTz saved_at;		/* when it was stored last */
 	bool		look;			/* something may have been published */
+	bool		was_woken;		/* since changes were taken in last */
+	uint32		wakes_seen;		/* of the slot's wake-ups */
 	uint32		flush_seen;		/* newest flush() before the last look */
+	uint32		flushed;		/* newest that is fulfilled */
 
 	/* Events that are tried again. */
 	MemoryContext queue_context;	/* of the next */
@@ -47,6 +50,7 @@ typedef struct Worker
 
 	/* Trouble with our own tables. */
 	int			errors;			/* steps that failed, in a row */
+	const char *failing_step;	/* what the last of them was for */
 	TimestampTz next_step;		/* no step before */
 
 	WorkerReport report;
@@ -91,7 +95,8 @@ extern void progress_load_queue(void *arg);
 extern void progress_settle(void);
 /* Stores outcomes and position, in one transaction. */
 extern void progress_save(void);
-/* Tells others how far all is settled. */
+/* Puts into the report how far all is settled; tells flush(), after that. */
 extern void progress_announce(void);
+extern void progress_answer_flush(void);
 
 #endif							/* WORKER_STATE_H */

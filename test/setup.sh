@@ -40,6 +40,11 @@ has_server()
 	[ -x "$("$pg_config" --bindir)/postgres" ] && [ -e "$("$pg_config" --pgxs)" ]
 }
 
+has_plpython()
+{
+	[ -e "$("$pg_config" --pkglibdir)/plpython3.so" ]
+}
+
 has_libc_headers()
 {
 	echo '#include <stdio.h>' | gcc -E - -o /dev/null
@@ -98,6 +103,7 @@ if [ "$what" != demo ]; then
 	need libipc-run-perl perl -MIPC::Run -e 1
 	need libdbd-pg-perl perl -MDBD::Pg -e 1
 	need libredis-perl perl -MRedis -e 1
+	need postgresql-plpython3-VERSION has_plpython
 fi
 
 [ ${#lacking[@]} -eq 0 ] || install_lacking

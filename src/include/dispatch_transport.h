@@ -78,7 +78,9 @@ typedef struct DispatchOption
 	const char *default_value;	/* as text; NULL = none */
 	double		min;			/* numbers: the range, both ends included; */
 	double		max;			/* texts: the length in bytes; 0, 0 = any */
-	const char *const *choices; /* DISPATCH_ENUM: ends with NULL */
+	const char *const *choices; /* DISPATCH_ENUM: ends with NULL; DISPATCH_SCALARS:
+								 * members that must not be there ("ce_*": none
+								 * that begins so) */
 	const char *help;			/* one line */
 } DispatchOption;
 

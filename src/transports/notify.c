@@ -33,7 +33,7 @@ enum
 
 static const DispatchOption options[] = {
 	{"channel", DISPATCH_TEMPLATE, DISPATCH_OF_BACKEND | DISPATCH_OF_EVENT, "dispatch",
-	0, 0, NULL, "channel to notify; at most 63 bytes when rendered"},
+	1, NAMEDATALEN - 1, NULL, "channel to notify"},
 	{0}
 };
 
@@ -111,7 +111,7 @@ notify_pump(void *arg, DispatchWait *wait)
 {
 	NotifyConnection *connection = arg;
 	DispatchHost *host = connection->host;
-	char	   *error;
+	const char *error;
 	int			count = connection->count;
 
 	if (count == 0)

@@ -24,6 +24,12 @@ static const char *const modes[] = {"stream", "pubsub", NULL};
 #define BACKEND DISPATCH_OF_BACKEND
 #define EVENT DISPATCH_OF_EVENT
 
+/* Fields that the option "fields" must not bring. */
+static const char *const own_fields[] = {
+	"event_id", "event_type", "source", "timestamp", "cloud_event", "data",
+	"payload", "content-type", "ce_*", NULL
+};
+
 static const DispatchOption redis_options[] = {
 	[OPTION_HOST] = {"host", DISPATCH_TEXT, BACKEND, "localhost", 1, 255, NULL,
 	"Host name or numeric address of the Redis server"},
@@ -46,7 +52,7 @@ static const DispatchOption redis_options[] = {
 	[OPTION_MAX_LEN_EXACT] = {"max_len_exact", DISPATCH_BOOLEAN,
 	BACKEND | EVENT, "false", 0, 0, NULL,
 	"Trim to exactly max_len, which is slower, instead of a little above it"},
-	[OPTION_FIELDS] = {"fields", DISPATCH_SCALARS, EVENT, NULL, 0, 0, NULL,
+	[OPTION_FIELDS] = {"fields", DISPATCH_SCALARS, EVENT, NULL, 0, 0, own_fields,
 	"More fields for the stream entry"},
 	[OPTION_CONNECT_TIMEOUT] = {"connect_timeout", DISPATCH_NUMBER, BACKEND,
 	"5", 0.001, 3600, NULL, "Seconds until connected and logged in"},

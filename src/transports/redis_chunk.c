@@ -45,12 +45,6 @@ struct RedisArgument
 	bool		attribute;		/* goes out with ATTRIBUTE_PREFIX */
 };
 
-/* Fields that the option "fields" must not bring. */
-static const char *const own_fields[] = {
-	"event_id", "event_type", "source", "timestamp", "cloud_event", "data",
-	"payload", "content-type", NULL
-};
-
 /* Called when the memory context of the chunk goes: nothing may be left. */
 static void
 chunk_release(void *arg)
@@ -332,30 +326,6 @@ command_write(RedisChunk *chunk)
  * ------------------------------------------------------------------------
  */
 
-/*
- * The field of the event's option "fields" that would pass for one of ours;
- * NULL if there is none.
- */
-static const char *
-message_clash(const DispatchMessage *message)
-{
-	const DispatchValue *extra = &message->options[OPTION_FIELDS];
-
-	for (int i = 0; i < extra->npairs; i++)
-	{
-		const char *name = extra->pairs[i].name;
-
-		if (strncmp(name, ATTRIBUTE_PREFIX, ATTRIBUTE_PREFIX_BYTES) == 0)
-			return name;
-		for (int j = 0; own_fields[j] != NULL; j++)
-		{
-			if (strcmp(name, own_fields[j]) == 0)
-				return name;
-		}
-	}
-	return NULL;
-}
-
 static void
 entry_add(RedisChunk *chunk, DispatchMessage *message, bool refused)
 {
@@ -401,21 +371,10 @@ bool
 redis_chunk_add(RedisChunk *chunk, DispatchMessage *message)
 {
 	char		digits[NUMBER_BYTES];
-	char		text[REPLY_TEXT_BYTES];
-	const char *clash;
 	size_t		size;
 
 	if (chunk->count == CHUNK_EVENTS)
 		return false;
-
-	clash = message_clash(message);
-	if (clash != NULL)
-	{
-		snprintf(text, sizeof(text),
-				 "the option \"fields\" must not set the field \"%s\"", clash);
-		chunk_refuse(chunk, message, text);
-		return true;
-	}
 
 	command_make(chunk, message, digits);
 	size = command_size(chunk);

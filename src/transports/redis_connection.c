@@ -193,9 +193,11 @@ socket_open(RedisConnection *conn)
 	/*
 	 * Notice a host that vanished: when it no longer acknowledges what we
 	 * sent (milliseconds), and when there is nothing to send (seconds).  Our
-	 * own timeouts do not depend on these, so failures are ignored.
+	 * own timeouts do not depend on these, so failures are ignored.  The first
+	 * holds for connecting, too, which has a timeout of its own.
 	 */
-	socket_set(conn, IPPROTO_TCP, TCP_USER_TIMEOUT, conn->socket_timeout);
+	socket_set(conn, IPPROTO_TCP, TCP_USER_TIMEOUT,
+			   Max(conn->socket_timeout, conn->connect_deadline - conn->now));
 	socket_set(conn, SOL_SOCKET, SO_KEEPALIVE, 1);
 	socket_set(conn, IPPROTO_TCP, TCP_KEEPIDLE, 30);
 	socket_set(conn, IPPROTO_TCP, TCP_KEEPINTVL, 10);

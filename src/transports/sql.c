@@ -61,7 +61,7 @@ typedef struct Failure
 {
 	DispatchMessage *message;
 	bool		permanent;
-	char	   *error;
+	const char *error;
 } Failure;
 
 typedef struct SqlConnection
@@ -87,7 +87,7 @@ type_named(const char *name)
 	Oid			type;
 	int32		typmod;
 
-	parseTypeString(name, &type, &typmod, false);
+	parseTypeString(name, &type, &typmod, 0);	/* errors, by 15 as by 16 */
 	return type;
 }
 
@@ -340,11 +340,27 @@ settle_chunk(SqlConnection *connection)
 	}
 }
 
+/*
+ * Is it the fault of no event: a deadlock, a lock, a full disk, a shutdown?
+ * (A cancelled statement is: it took longer than its timeout.)
+ */
+static bool
+is_servers_fault(int sqlstate)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+		sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+		sqlstate == ERRCODE_ADMIN_SHUTDOWN;
+}
+
 static DispatchState
 sql_pump(void *arg, DispatchWait *wait)
 {
 	SqlConnection *connection = arg;
-	char	   *error = NULL;
+	const char *error;
 	StepResult	result;
 
 	if (connection->count == 0)
@@ -362,8 +378,13 @@ sql_pump(void *arg, DispatchWait *wait)
 
 	if (result == STEP_DONE)
 		settle_chunk(connection);
+	else if (result == STEP_ERROR && is_servers_fault(session_sqlstate()))
+	{
+		connection->host->explain(connection->host, DISPATCH_BACKPRESSURE, error);
+		return DISPATCH_LOST;
+	}
 	else
-		fail_chunk(connection, error ? error : "the extension is being dropped");
+		fail_chunk(connection, error);
 	return DISPATCH_READY;
 }
 

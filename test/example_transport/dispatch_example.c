@@ -115,7 +115,8 @@ example_pump(void *arg, DispatchWait *wait)
 		DispatchMessage *message = connection->messages[i];
 
 		if (message->body_len > (size_t) message->options[OPTION_MAX_LENGTH].integer)
-			host->failed(host, message, DISPATCH_EVENT_REJECTED, "the event is too long for the log");
+			host->failed(host, message, DISPATCH_EVENT_REJECTED,
+						 "the event is too long for the log");
 		else
 		{
 			write_line(connection, message);

@@ -142,11 +142,11 @@ SELECT dispatch.drop_event_type('typed');
 CREATE FUNCTION key_of(path text, data jsonb) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	problem text;
-	id uuid;
+	published uuid;
 BEGIN
 	PERFORM dispatch.define_event_type('keyed', partition_by => path);
-	id := dispatch.publish('keyed', 's', data);
-	RETURN (SELECT format('key %s', key) FROM dispatch.outbox WHERE event_id = id);
+	published := dispatch.publish('keyed', 's', data);
+	RETURN (SELECT format('key %s', key) FROM dispatch.outbox WHERE event_id = published);
 EXCEPTION WHEN invalid_parameter_value THEN
 	GET STACKED DIAGNOSTICS problem = PG_EXCEPTION_DETAIL;
 	RETURN format('%s (%s)', sqlerrm, problem);

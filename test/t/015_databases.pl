@@ -195,6 +195,12 @@ my ($code, undef, $error) = $node->psql('trap', 'CREATE EXTENSION dispatch');
 isnt($code, 0, 'CREATE EXTENSION refuses a schema of somebody else');
 like($error, qr/schema "dispatch" already exists/, 'and says why');
 
+# The extension in the template of all databases to come
+$node->safe_psql('template1', 'CREATE EXTENSION dispatch');
+quickly('postgres', 'CREATE DATABASE, with the extension', 'CREATE DATABASE heir');
+create_redis_backend($node, $redis, database => 'heir', stream_name => 'heir');
+delivers('heir', 'which it has from its template');
+
 # An ERROR right after the pid is one of a background process.
 log_ok($node, qr/\[\d+\] (ERROR|FATAL|WARNING)/);
 $node->stop;

@@ -44,7 +44,7 @@ $ENV{PGOPTIONS} = join ' ', map { "-c $_" } qw(
   standard_conforming_strings=on);
 
 my $redis = RedisServer->new;
-my $node = new_cluster('settings', undef, extra => [ '--no-sync', '--encoding=UTF8' ]);
+my $node = new_cluster('settings', 'autovacuum = off', extra => [ '--no-sync', '--encoding=UTF8' ]);
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
@@ -163,6 +163,13 @@ sleep 0.2;
 insert_unannounced();
 wait_until(sub { found() == 2 }, 'the row, by sleep_time', 1);
 is(found(), 2, 'sleep_time = 50ms: it is found');
+
+# Looking costs nothing that lasts
+my $activity = 'SELECT pg_snapshot_xmax(pg_current_snapshot()), pg_current_wal_insert_lsn()';
+sleep 0.5;						# the position is stored
+my $before = sql($activity);
+sleep 1;
+is(sql($activity), $before, 'an idle worker takes no transaction id and writes no WAL');
 reload('dispatch.sleep_time', '1h');
 
 # dispatch.batch_size: how much is under way

@@ -89,6 +89,24 @@ foreach my $table (qw(outbox_0 positions backends exceptions))
 }
 is_deeply([ stream_data($redis) ], [ 501 .. $n ], 'nothing is lost, nothing came twice');
 
+# A commit while the worker waits for a lock in the middle of reading: waiting for
+# a lock uses up the wake-up, and the safety net is far away
+$session->do(q(ALTER SYSTEM SET dispatch.sleep_time = '1h'));
+$session->do('SELECT pg_reload_conf()');
+ok(flush(), 'all is delivered, and sleep_time is an hour');
+my $locker = session($node);
+my $waiting = q(SELECT count(*) FROM pg_stat_activity
+	WHERE backend_type = 'dispatch worker' AND wait_event_type = 'Lock');
+$locker->begin_work;
+$locker->do("LOCK TABLE dispatch.outbox_$_ IN ACCESS EXCLUSIVE MODE") foreach 1 .. 7;
+$session->do('SELECT pg_current_xact_id(), pg_reload_conf()');	# a look that finds nothing
+wait_until(sub { $session->selectrow_array($waiting) == 1 }, 'a worker that waits for a lock');
+publish(1);
+sleep 0.1;
+$locker->rollback;
+ok(eval { wait_until(sub { (stream_data($redis))[-1] == $n }, 'the event', 3); 1 },
+	'an event that is committed meanwhile is delivered at once');
+
 # A worker that waits for a lock can be stopped
 my $owner = session($node);
 $owner->begin_work;
