@@ -441,7 +441,7 @@ COMMENT ON FUNCTION dispatch.drop_event_type IS 'forgets what was defined for ev
 
 CREATE FUNCTION dispatch.flush(timeout interval DEFAULT '30s', backend text DEFAULT NULL)
 RETURNS boolean
-LANGUAGE C VOLATILE PARALLEL RESTRICTED
+LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'dispatch_flush';
 COMMENT ON FUNCTION dispatch.flush IS 'waits until all that was committed before is settled; false when the time is up';
 

@@ -205,10 +205,12 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 	if (!entry->is_retry)
 		*exception = new_exception(entry, EXCEPTION_RETRYING);
 	exception->status = EXCEPTION_RETRYING;
+	if (error_class != DISPATCH_DESTINATION)
+		exception->attempts++;
 	if (error_class == DISPATCH_DESTINATION)
 		exception->next_attempt_at =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DESTINATION_DELAY);
-	else if (error_class == DISPATCH_EVENT_REJECTED || ++exception->attempts > max_retries)
+	else if (error_class == DISPATCH_EVENT_REJECTED || exception->attempts > max_retries)
 		exception->status = EXCEPTION_FAILED;
 	else
 		exception->next_attempt_at = next_attempt(delivery->backend, exception->attempts);

@@ -88,7 +88,7 @@ event_type_key(const EventType *type, Jsonb *data)
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("partition_by \"%s\" does not lead to a key", path),
 			 errdetail("In this event, %s.", problem),
-			 errhint("It must lead to a string, a number or a boolean in the data; or pass a key.")));
+			 errhint("It must lead to a string, a number or a boolean; or pass a key.")));
 }
 
 /* ------------------------------------------------------------------------

@@ -119,7 +119,7 @@ check_envelope(const NewEvent *event, DispatchEnvelope envelope)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("envelope \"dispytch\" cannot hold binary data"),
-				 errhint("Set the option \"envelope\" of the event to \"cloudevents\", \"cloudevents_binary\" or \"data\".")));
+				 errhint("Set the event's option \"envelope\" to another one.")));
 }
 
 /* The templates of the destination can be rendered. */
@@ -250,6 +250,11 @@ publish_event(const NewEvent *given, pg_uuid_t *event_id)
 	PreventCommandIfReadOnly("dispatch.publish()");
 	PreventCommandIfParallelMode("dispatch.publish()");
 	PreventCommandDuringRecovery("dispatch.publish()");
+	/*
+	 * Before the backend is looked up: who drops it waits for all transactions
+	 * that had an xid when nobody could look it up any more.
+	 */
+	(void) GetTopTransactionId();
 	backend = complete_event(&event);
 
 	now = GetCurrentTimestamp();
@@ -269,9 +274,14 @@ publish_event(const NewEvent *given, pg_uuid_t *event_id)
 	set_column(values, nulls, OUTBOX_CONTENT, event.content, !event.has_content);
 
 	wake_worker_at_commit(backend->id);
-	if (event.scheduled_at > now)
+
+	/*
+	 * In a copy that was not adopted, positions are in the numbers of another
+	 * installation: this event could look delivered by them.
+	 */
+	if (event.scheduled_at > now || !backend->is_ours)
 	{
-		outbox_schedule(values, nulls, event.scheduled_at);
+		outbox_schedule(values, nulls, Max(event.scheduled_at, now));
 		wake_all_at_commit();	/* the manager must learn when it is due */
 	}
 	else

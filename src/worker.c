@@ -213,6 +213,8 @@ turn_timeout(void)
 	else if (MyWorker.moved_at != 0)
 		timeout = Min(timeout,
 					  ms_until(TimestampTzPlusMilliseconds(MyWorker.moved_at, SAVE_DELAY)));
+	if (MyWorker.next_backend != NULL)
+		timeout = Min(timeout, STOP_DELAY);
 	if (MyWorker.delivery != NULL)
 	{
 		long		wanted = delivery_timeout(MyWorker.delivery);
@@ -229,15 +231,18 @@ turn_timeout(void)
 
 /*
  * Nothing is in flight, and every outcome is stored: the delivery can be
- * replaced without a trace.
+ * replaced without a trace.  A broker that does not answer must not keep the
+ * cure for that away: what is in flight then goes out once more.
  */
 static bool
 is_drained(void)
 {
 	if (MyWorker.delivery == NULL)
 		return true;
-	if (delivery_in_flight(MyWorker.delivery) > 0)
+	if (delivery_in_flight(MyWorker.delivery) > 0 &&
+		ms_until(TimestampTzPlusMilliseconds(MyWorker.next_since, STOP_DELAY)) > 0)
 		return false;
+	delivery_disconnect(MyWorker.delivery);
 	progress_settle();
 	if (MyWorker.moved_at != 0)
 		progress_save();

@@ -122,11 +122,16 @@ worker_configure(void)
 	if (MyWorker.backend == NULL || MyWorker.backend->version != fresh->version)
 	{
 		MyWorker.next_backend = fresh;
+		MyWorker.next_since = MyWorker.turn_time;
 		return true;
 	}
 
 	/* Only settings may have changed. */
 	MyWorker.backend->batch_size = fresh->batch_size;
 	MyWorker.backend->sleep_time = fresh->sleep_time;
+	MyWorker.backend->max_retries = fresh->max_retries;
+	MyWorker.backend->retry_backoff = fresh->retry_backoff;
+	MyWorker.backend->retry_delay = fresh->retry_delay;
+	MyWorker.backend->retry_max_delay = fresh->retry_max_delay;
 	return true;
 }

@@ -26,7 +26,8 @@ typedef struct Worker
 	Backend    *backend;
 	Delivery   *delivery;		/* NULL: the configuration is of no use */
 	MemoryContext next_context; /* of the next */
-	Backend    *next_backend;	/* takes over once nothing is in flight */
+	Backend    *next_backend;	/* takes over once nothing is in flight, */
+	TimestampTz next_since;		/* or when that takes too long */
 	uint64		backends_generation;	/* when the backend's row was read */
 
 	/* Where it stands. */

@@ -25,7 +25,8 @@
  * - After a timeout or a protocol error the connection must not be used
  *	 again: a late reply would be credited to the wrong message.
  * - Callbacks run in the worker's main thread and may raise an error through
- *	 ereport(); the core treats that as a lost connection.  Callbacks of
+ *	 ereport(); the core treats that as a lost connection.  They run outside
+ *	 of a transaction: nothing of the database can be looked at.  Callbacks of
  *	 foreign libraries must not, and threads of libraries must never call
  *	 into PostgreSQL.
  *

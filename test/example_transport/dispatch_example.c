@@ -13,8 +13,6 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
-#include "utils/memutils.h"
 
 #include "extension/dispatch/dispatch_transport.h"
 
@@ -41,7 +39,6 @@ static const DispatchOption options[] = {
 typedef struct ExampleConnection
 {
 	DispatchHost *host;
-	MemoryContext line_context; /* of the line that is being written */
 	int			count;
 	DispatchMessage *messages[CHUNK_MAX];
 } ExampleConnection;
@@ -65,8 +62,6 @@ example_open(DispatchHost *host, const DispatchValue *values)
 														   sizeof(ExampleConnection));
 
 	connection->host = host;
-	connection->line_context = AllocSetContextCreate(host->context, "example line",
-													 ALLOCSET_SMALL_SIZES);
 	return connection;
 }
 
@@ -81,25 +76,20 @@ example_send(void *arg, DispatchMessage *message)
 	return true;
 }
 
-/* Texts of messages are UTF-8, the log's are in the encoding of the database. */
-static char *
-to_server(const char *utf8, size_t len)
-{
-	return pg_any_to_server(pnstrdup(utf8, len), (int) len, PG_UTF8);
-}
-
+/*
+ * In UTF-8, as messages are and most brokers want it.  A log in the encoding of
+ * the database would have to be converted to, for which a transaction is needed.
+ */
 static void
-write_line(ExampleConnection *connection, const DispatchMessage *message)
+write_line(const DispatchMessage *message)
 {
 	const DispatchValue *label = &message->options[OPTION_LABEL];
-	MemoryContext old = MemoryContextSwitchTo(connection->line_context);
 
 	ereport(LOG,
-			(errmsg("%s: %s", to_server(label->text, label->text_len),
-					message->body ? to_server(message->body, message->body_len) : "no data"),
+			(errmsg("%.*s: %.*s", label->text_len, label->text,
+					message->body ? (int) message->body_len : 0,
+					message->body ? message->body : ""),
 			 errhidestmt(true)));
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(connection->line_context);
 }
 
 static DispatchState
@@ -119,7 +109,7 @@ example_pump(void *arg, DispatchWait *wait)
 						 "the event is too long for the log");
 		else
 		{
-			write_line(connection, message);
+			write_line(message);
 			host->delivered(host, message);
 		}
 	}

@@ -69,7 +69,7 @@ sub attach
 	my $deadline = time + $ATTACH_SECONDS;
 	my @calls = map { /^([^:]+):/ } @injections;
 	my @command = (
-		'strace', '-f', '-p', $pid, '-o', "$self->{dir}/calls", '-e', 'signal=none',
+		'strace', '-f', '-p', $pid, '-o', "$self->{dir}/calls",
 		'-e', 'trace=' . join(',', @calls), map { ('-e', "inject=$_") } @injections);
 
 	$self->{strace} = fork // croak "fork: $!";

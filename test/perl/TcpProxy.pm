@@ -167,7 +167,7 @@ sub _obey
 	{
 		delete @$connection{qw(faulty held_since)};
 		$_->{written} = 0 foreach @$connection{qw(client server)};
-		$self->_end($connection, 1) if $mode eq 'refuse';
+		$self->_fault($connection), $self->_end($connection, 1) if $mode eq 'refuse';
 	}
 	$self->{listener} = $mode eq 'refuse' ? undef : $self->{listener} // _listen($self->{port});
 	return 'ok';
@@ -231,7 +231,7 @@ sub _read
 	my ($self, $end) = @_;
 	my ($mode, $connection, $now) = ($self->{mode}, $end->{connection}, time);
 	my $from = $end->{side};
-	my $n = sysread $end->{socket}, my $bytes, $READ_BYTES;
+	my $n = sysread($end->{socket}, my ($bytes), $READ_BYTES);
 	my ($lost, $delay) = ($mode eq 'swallow' || "$mode $from" eq 'drop_reply server', 0);
 
 	return if !defined $n && $!{EAGAIN};

@@ -260,6 +260,7 @@ RESET search_path;
 RESET ROLE;
 :take
 SELECT dispatch.revoke_publish('regress_row_owner');
+GRANT USAGE ON SCHEMA dispatch TO regress_row_owner;
 SET ROLE regress_row_owner;
 CREATE TRIGGER u AFTER INSERT ON regress_row.t :each_row('t', 's');
 RESET ROLE;

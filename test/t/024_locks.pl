@@ -99,8 +99,12 @@ my $waiting = q(SELECT count(*) FROM pg_stat_activity
 	WHERE backend_type = 'dispatch worker' AND wait_event_type = 'Lock');
 $locker->begin_work;
 $locker->do("LOCK TABLE dispatch.outbox_$_ IN ACCESS EXCLUSIVE MODE") foreach 1 .. 7;
-$session->do('SELECT pg_current_xact_id(), pg_reload_conf()');	# a look that finds nothing
-wait_until(sub { $session->selectrow_array($waiting) == 1 }, 'a worker that waits for a lock');
+# A look that finds nothing, but has something to look for
+$session->begin_work;
+$session->do(q(SELECT dispatch.publish('n', 's', '"undone"')));
+$session->rollback;
+$session->do('SELECT pg_reload_conf()');
+wait_until(sub { $session->selectrow_array($waiting) == 1 }, 'a worker that waits for a lock', 5);
 publish(1);
 sleep 0.1;
 $locker->rollback;

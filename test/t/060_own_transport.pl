@@ -24,7 +24,8 @@ is_deeply([ grep { index($source, $_) < 0 } @excerpts ], [], 'as they are in its
 # ---- Built outside of the tree, with nothing but the installed header
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
-copy($_, "$dir/" . basename($_)) or die "$_: $!\n" foreach glob 'test/example_transport/*';
+copy($_, "$dir/" . basename($_)) or die "$_: $!\n"
+  foreach glob 'test/example_transport/{Makefile,*.c}';
 
 sub make
 {
@@ -111,11 +112,24 @@ ok(flush('example'), 'the example delivers');
 my %line = (
 	'an event' => qr/LOG:  thing\.done: \{"n": 1\}$/,
 	'one with a label of its own' => qr/LOG:  test: \xc3\xa9: \{"n": "\xc3\xa9"\}$/,
-	'one without data' => qr/LOG:  thing\.done: no data$/);
+	'one without data' => qr/LOG:  thing\.done: $/);
 foreach my $what (sort keys %line)
 {
 	is(scalar(log_lines($node, $line{$what})), 1, "a line of the log: $what");
 }
+
+# What a transport gets is UTF-8, whatever the encoding of the database.
+my $in_latin1 = q(SET client_encoding = 'UTF8';
+	CREATE EXTENSION dispatch;
+	SELECT dispatch.create_backend('default', 'example', '{"envelope": "data"}');
+	SELECT dispatch.publish(E'caf\u00e9', 's', '["\u00fc"]');
+	SELECT dispatch.flush('60s'));
+$node->safe_psql('postgres',
+	q(CREATE DATABASE latin1 ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'));
+like($node->safe_psql('latin1', $in_latin1), qr/\nt$/, 'it delivers from a LATIN1 database');
+is(scalar(log_lines($node, qr/LOG:  caf\xc3\xa9: \["\xc3\xbc"\]$/)), 1, 'in UTF-8');
+$node->safe_psql('postgres', 'DROP DATABASE latin1');
+
 is($session->selectrow_array(q(SELECT detail FROM dispatch.check_backend('example') WHERE ok)),
 	'connected', 'check_backend()');
 

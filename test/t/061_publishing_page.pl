@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 
 my $page = slurp_file('docs/publishing.md');
 my @blocks = $page =~ /^```sql\n(.*?)^```$/msg;
-my ($printed) = $page =~ /^```\n(.*?)^```$/ms;
+my ($printed) = $page =~ /^```\n( *event_type.*?)^```$/ms;
 
 my $node = new_cluster('publishing_page');
 $node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
@@ -35,10 +35,12 @@ is_deeply([ split /\n/, $shown ], \@rows, 'the events of the rows are those on t
 wait_until(
 	sub {
 		!$node->safe_psql('postgres',
-			q(SELECT count(*) FROM dispatch.events WHERE status NOT IN ('published', 'scheduled')));
+			q(SELECT count(*) FROM dispatch.events
+			WHERE status NOT IN ('published', 'scheduled')));
 	},
 	'the end of all deliveries');
-is($node->safe_psql('postgres', q(SELECT event_type FROM dispatch.events WHERE status = 'scheduled')),
+is( $node->safe_psql(
+		'postgres', q(SELECT event_type FROM dispatch.events WHERE status = 'scheduled')),
 	'trial.ended', 'and everything is delivered but what is scheduled');
 $node->stop;
 done_testing();

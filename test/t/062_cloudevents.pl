@@ -46,7 +46,8 @@ sub publish
 sub event { return JSON::PP->new->utf8->decode($_[0]{cloudevents}{cloud_event}) }
 
 # A CloudEvent with JSON
-my $seen = publish('SELECT dispatch.publish_cloudevent(?, backend => ?)', $GIVEN . '"data": {"a": 1.50}}');
+my $seen = publish('SELECT dispatch.publish_cloudevent(?, backend => ?)',
+	$GIVEN . '"data": {"a": 1.50}}');
 my $expected = JSON::PP->new->decode($GIVEN . '"data": {"a": 1.50}}');
 delete $expected->{none};
 is_deeply(event($seen), $expected, 'structured: what was given, and no more');
@@ -79,8 +80,10 @@ $seen = publish(
 	q(SELECT dispatch.publish_binary('t', 's', decode(?, 'hex'), 'application/avro',
 		options => '{"extensions": {"n": 7}}', backend => ?)), unpack('H*', $bytes));
 my $event = event($seen);
-is($event->{data_base64}, $session->selectrow_array(
-		q(SELECT translate(encode(decode(?, 'hex'), 'base64'), E'\n', '')), undef, unpack('H*', $bytes)),
+is( $event->{data_base64},
+	$session->selectrow_array(
+		q(SELECT translate(encode(decode(?, 'hex'), 'base64'), E'\n', '')),
+		undef, unpack('H*', $bytes)),
 	'structured: data_base64');
 is($event->{datacontenttype}, 'application/avro', 'structured: datacontenttype');
 is($event->{n}, 7, 'structured: an extension');
@@ -95,10 +98,12 @@ my $dir = PostgreSQL::Test::Utils::tempdir('dumps');
 my $TYPES = 'TABLE dispatch.event_types ORDER BY event_type';
 
 $node->safe_psql('postgres', q(
-	SELECT dispatch.define_event_type('a', 'data', 'to.{data.x}', 'user.id', '{"envelope": "data"}');
+	SELECT dispatch.define_event_type('a', 'data', 'to.{data.x}', 'user.id',
+		'{"envelope": "data"}');
 	SELECT dispatch.define_event_type('b')));
 my $types = $node->safe_psql('postgres', $TYPES);
-$node->command_ok([ 'pg_dump', '-Fc', '-f', "$dir/custom", $node->connstr('postgres') ], 'pg_dump');
+$node->command_ok(
+	[ 'pg_dump', '-Fc', '-f', "$dir/custom", $node->connstr('postgres') ], 'pg_dump');
 my @list = split /\n/, (run_command([ 'pg_restore', '-l', "$dir/custom" ]))[0];
 # Event types before all other data.
 my ($line) = grep { /TABLE DATA dispatch event_types/ } @list;
@@ -111,7 +116,10 @@ foreach my $database (sort keys %restores)
 {
 	$node->safe_psql('postgres', "CREATE DATABASE $database");
 	$node->command_ok(
-		[ 'pg_restore', '-e', @{ $restores{$database} }, '-d', $node->connstr($database), "$dir/custom" ],
+		[
+			'pg_restore', '-e', @{ $restores{$database} },
+			'-d', $node->connstr($database), "$dir/custom"
+		],
 		"pg_restore: $database");
 	is($node->safe_psql($database, $TYPES), $types, "$database: event types are there");
 }

@@ -1,0 +1,124 @@
+#
+# Faults::Calls: a system call of the worker fails, or the worker is killed at
+# it, at the first, the second, and so on until there is no such call left.
+#
+# The drill is always the same: the connection is lost while idle, so that the
+# calls of connecting are among them, then three transactions go out, each of
+# which the worker has to make durable first.  The worker uses send() and recv()
+# on its socket alone, pwrite64() and fdatasync() on WAL alone.
+#
+package Faults::Calls;
+
+use strict;
+use warnings;
+
+use DispatchTest;
+use Faults;
+use Strace;
+use Test::More;
+
+my $BACKEND = 'direct';
+my $MOST_CALLS = 60;			# beyond that, something calls for ever
+my $TRANSACTIONS = 3;
+my $EVENTS = 5;
+
+# Errors that the calls have by their manuals, and such as they have not.
+my %ERRORS = (
+	socket => [qw(EMFILE ENOBUFS)],
+	connect => [qw(ECONNREFUSED ETIMEDOUT EHOSTUNREACH EADDRNOTAVAIL EINTR)],
+	sendto => [qw(ECONNRESET EPIPE ETIMEDOUT ENOBUFS EAGAIN EINTR)],
+	recvfrom => [qw(ECONNRESET ETIMEDOUT ENOMEM EAGAIN EINTR)],
+	epoll_wait => [qw(EINTR)],
+	pwrite64 => [qw(ENOSPC EINTR)],
+	fdatasync => [qw(EIO)]);
+# PostgreSQL panics and recovers where WAL cannot be written.
+my $CRASH = qr/^(?:pwrite64 error=ENOSPC|fdatasync error=EIO|\w+ signal=SIGKILL)$/;
+my @KILLED_AT = qw(socket connect sendto recvfrom epoll_wait close pwrite64 fdatasync);
+
+# Settings of a server for these: WAL is written by whoever needs it.
+our $SETTINGS = "fsync = on\nwal_writer_delay = 10s\nwal_writer_flush_after = 0\n";
+
+sub _worker
+{
+	my ($bench) = @_;
+	my $pid;
+
+	wait_until(
+		sub {
+			$pid = $bench->sql(
+				q(SELECT pid FROM dispatch.backend_status WHERE name = ? AND state = 'running'),
+				$BACKEND);
+		},
+		'a running worker');
+	return $pid;
+}
+
+# One fault at the N-th call; true if the drill got that far.
+sub _drill
+{
+	my ($bench, $call, $what, $n) = @_;
+
+	$bench->make_durable if "$call $what" =~ $CRASH;
+	my $strace = Strace->attach(_worker($bench), "$call:$what:when=$n");
+	my $done;
+
+	$bench->{redis}->cli('CLIENT', 'KILL', 'TYPE', 'normal');
+	foreach my $transaction (1 .. $TRANSACTIONS)
+	{
+		$bench->publish($BACKEND, $EVENTS);
+		$bench->settle($BACKEND);
+	}
+	$strace->detach;
+	$done = $strace->injected;
+	$bench->check_drill($BACKEND, "$call, call $n: $what", sub { $_[0] <= 2 });
+	return $done;
+}
+
+sub _exhaust
+{
+	my ($bench, $call, $what) = @_;
+	my $n = 1;
+
+	$n++ while $n <= $MOST_CALLS && _drill($bench, $call, $what, $n);
+	cmp_ok($n, '>', 1, "$call: $what has happened");
+	cmp_ok($n, '<=', $MOST_CALLS, "$call: $what: the last one was reached");
+	diag("$call, $what: " . ($n - 1) . ' calls');
+	return;
+}
+
+# All calls with this fault, each in a drill of its own.
+sub exhaustive
+{
+	my ($bench) = @_;
+
+	return map { my ($call, $what) = @$_;
+		[ "$call: $what" => sub { _exhaust($bench, $call, $what) } ] } _faults();
+}
+
+# One of them each.
+sub single
+{
+	my ($bench) = @_;
+
+	return map { my ($call, $what) = @$_;
+		[ "$call: $what" => sub {
+			my ($name) = @_;
+			# At least so many there are of each.
+			my $n = 1 + int rand($call =~ /sendto|recvfrom|epoll_wait/ ? 4 : 1);
+
+			ok(_drill($bench, $call, $what, $n), "$name has happened at call $n");
+		} ] } _faults();
+}
+
+sub _faults
+{
+	my @faults;
+
+	foreach my $call (sort keys %ERRORS)
+	{
+		push @faults, map { [ $call, "error=$_" ] } @{ $ERRORS{$call} };
+	}
+	return @faults, map { [ $_, 'signal=SIGKILL' ] } @KILLED_AT;
+}
+
+1;

@@ -1,0 +1,167 @@
+#
+# Faults::Proxy: the network between a worker and Redis misbehaves.
+#
+# The cuts are drills, for every byte of a request and of a reply: a chunk that
+# Redis has not got in full is not executed, so it comes once; a chunk whose
+# reply has not come in full is executed and must not be credited, so it comes
+# twice.  Exactly: one copy where two are due is a wrong credit.
+#
+package Faults::Proxy;
+
+use strict;
+use warnings;
+
+use DispatchTest;
+use Faults;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $BACKEND = 'proxied';
+my $FLAPS = 10;
+my $FLAP_SECONDS = 0.2;
+my $SECONDS = 2.5;
+
+# name => mode of the proxy, and whether any connection may come to harm
+my %TOXIC = (
+	refuse => [ ['refuse'], 1 ],
+	reset => [ ['reset'], 1 ],
+	swallow => [ ['swallow'], 1 ],
+	'drop reply' => [ ['drop_reply'], 1 ],
+	'late replies' => [ [ 'late', seconds => 1.5 * $SOCKET_SECONDS ], 1 ],
+	'slow but in time' => [ [ 'delay', seconds => 0.3 * $SOCKET_SECONDS ], 0 ],
+	'slower than the timeout' => [ [ 'delay', seconds => 1.5 * $SOCKET_SECONDS ], 1 ],
+	'segments of one byte' => [ ['slice'], 0 ]);
+
+# Storms, one for each kind of trouble.
+sub toxics
+{
+	my ($bench) = @_;
+	my $proxy = $bench->{proxy};
+	my @cases;
+
+	foreach my $name (sort keys %TOXIC)
+	{
+		my ($mode, $harmful) = @{ $TOXIC{$name} };
+		my $trouble = sub {
+			$proxy->set(@$mode);
+			sleep $SECONDS;
+			my $stats = $proxy->stats;
+
+			return $harmful ? $stats->{accepted} + 1 : 0;
+		};
+		push @cases, [ $name => sub { $bench->storm($name, $trouble) } ];
+	}
+	foreach my $side (qw(server client))
+	{
+		my $name = "cuts of all that goes to the $side";
+		my $trouble = sub {
+			my $after = int rand 4000;
+
+			note("$name: after $after bytes");
+			$proxy->set('cut', side => $side, after => $after);
+			sleep $SECONDS;
+			return $proxy->stats->{accepted} + 1;
+		};
+		push @cases, [ $name => sub { $bench->storm($name, $trouble) } ];
+	}
+	my $flap = sub {
+		foreach my $round (1 .. $FLAPS)
+		{
+			$proxy->set('refuse');
+			sleep $FLAP_SECONDS;
+			$proxy->set('pass');
+			sleep $FLAP_SECONDS;
+		}
+		return $FLAPS;
+	};
+	push @cases, [ flapping => sub { $bench->storm('flapping', $flap) } ];
+	return @cases;
+}
+
+# How many bytes a transaction of so many events is, there and back.
+sub _measure
+{
+	my ($bench, $count) = @_;
+
+	$bench->publish($BACKEND, 1);
+	$bench->settle($BACKEND);
+	$bench->{proxy}->set('pass');
+	$bench->publish($BACKEND, $count);
+	$bench->settle($BACKEND);
+	my $stats = $bench->{proxy}->stats;
+
+	$bench->check_drill($BACKEND, "$count events that nothing happens to", sub { $_[0] == 1 });
+	return ($stats->{to_server}, $stats->{to_client});
+}
+
+sub _cut
+{
+	my ($bench, $side, $count, $after, $copies) = @_;
+
+	$bench->{proxy}->set('cut', side => $side, after => $after, once => 1);
+	$bench->publish($BACKEND, $count);
+	wait_until(sub { $bench->{proxy}->stats->{faults} }, 'the cut');
+	$bench->settle($BACKEND);
+	$bench->check_drill(
+		$BACKEND, "$count events, cut after byte $after to the $side: $copies copies",
+		sub { $_[0] == $copies });
+	return;
+}
+
+# A single event needs no MULTI; two are a transaction, and so are five.
+sub cuts
+{
+	my ($bench) = @_;
+	my @cases;
+
+	foreach my $count (1, 2, 5)
+	{
+		my ($request, $reply) = _measure($bench, $count);
+
+		diag("$count events: a request of $request bytes, a reply of $reply");
+		push @cases, map { my $n = $_; [ "reply of $count, byte $n" =>
+			sub { _cut($bench, 'client', $count, $n, $n < $reply ? 2 : 1) } ] } 0 .. $reply;
+		push @cases, map { my $n = $_; [ "request of $count, byte $n" =>
+			sub { _cut($bench, 'server', $count, $n, $n < $request ? 1 : 2) } ] } 0 .. $request
+		  if $count == 2;
+	}
+	return @cases;
+}
+
+# The reply to one request comes when the reply to another is waited for, and
+# that one has never reached Redis.
+sub late_replies
+{
+	my ($bench) = @_;
+	my $proxy = $bench->{proxy};
+
+	return (
+		[ 'a late reply is not taken for that to another request' => sub {
+			my ($name) = @_;
+
+			$bench->publish($BACKEND, 1);
+			$bench->settle($BACKEND);
+			sleep 0.5;
+			$proxy->set('late', seconds => 1.2 * $SOCKET_SECONDS);
+			$bench->publish($BACKEND, 3);
+			sleep 0.5 * $SOCKET_SECONDS;
+			$bench->publish($BACKEND, 3);
+			sleep 1.5 * $SOCKET_SECONDS;
+			cmp_ok($proxy->stats->{faults}, '>', 0, "$name: a reply was held");
+			$proxy->set('pass');
+			$bench->settle($BACKEND);
+			$bench->check_drill($BACKEND, $name, sub { $_[0] <= 3 });
+		} ],
+		[ 'a dropped reply' => sub {
+			my ($name) = @_;
+
+			$proxy->set('drop_reply');
+			$bench->publish($BACKEND, 5);
+			wait_for_state($bench->{node}, $BACKEND, 'outage');
+			$proxy->set('pass');
+			$bench->settle($BACKEND);
+			$bench->check_drill($BACKEND, $name, sub { $_[0] == 2 });
+		} ]);
+}
+
+1;
