@@ -509,7 +509,12 @@ dispatch_manager_main(Datum arg)
 
 	while (!session_stop_requested())
 	{
+		uint32		wakes = pg_atomic_read_u32(&MySlot->wakes);
+
 		turn();
+		/* A step that waited for something may have reset the latch. */
+		if (wakes != pg_atomic_read_u32(&MySlot->wakes))
+			next_turn = 0;
 		session_wait(-1, 0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_turn),
 					 PG_WAIT_EXTENSION);
 	}

@@ -76,6 +76,7 @@ slots_init(void)
 		{
 			Slots->databases[i].manager_proc = INVALID_PROC_NUMBER;
 			pg_atomic_init_u32(&Slots->databases[i].segment, 0);
+			pg_atomic_init_u32(&Slots->databases[i].wakes, 0);
 			Slots->workers[i].proc = INVALID_PROC_NUMBER;
 			pg_atomic_init_u32(&Slots->workers[i].wakes, 0);
 			pg_atomic_init_u32(&Slots->workers[i].flush_requested, 0);
@@ -231,8 +232,10 @@ slots_wake_manager(Oid database)
 {
 	DatabaseSlot *slot = database_slot_find(database);
 
-	if (slot != NULL)
-		set_latch_of(slot->manager_proc);
+	if (slot == NULL)
+		return;
+	(void) pg_atomic_fetch_add_u32(&slot->wakes, 1);
+	set_latch_of(slot->manager_proc);
 }
 
 static void

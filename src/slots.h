@@ -104,6 +104,7 @@ typedef struct DatabaseSlot
 	int			manager_pid;	/* 0: none attached */
 	ProcNumber	manager_proc;
 	uint32		starts;			/* managers that came up */
+	pg_atomic_uint32 wakes;		/* as of a worker */
 	uint32		generation;
 	bool		out_of_workers; /* max_worker_processes is exhausted */
 	int			evictor_pid;	/* DDL on the database: nobody may start */

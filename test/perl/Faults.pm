@@ -86,15 +86,25 @@ sub create_backend
 	return;
 }
 
-# A statement in a session that is opened again after a crash of the server.
+# A session that is opened again after a crash of the server.
+sub session_now
+{
+	my ($self) = @_;
+
+	wait_until(sub { $self->{session} = session($self->{node}) }, 'the server')
+	  if !$self->{session} || !$self->{session}->ping;
+	return $self->{session};
+}
+
+# Runs a statement, and returns its first row.
 sub sql
 {
 	my ($self, $statement, @values) = @_;
+	my $session = $self->session_now;
 
-	$self->{session} = session($self->{node}) if !$self->{session} || !$self->{session}->ping;
-	return $self->{session}->selectrow_array($statement, undef, @values)
-	  if $statement =~ /^\s*(?:SELECT|WITH)/;
-	return $self->{session}->do($statement, undef, @values);
+	return $session->selectrow_array($statement, undef, @values)
+	  if $statement =~ /^\s*SELECT/;
+	return $session->do($statement, undef, @values);
 }
 
 # ---- Drills
@@ -111,10 +121,12 @@ sub publish
 
 	$self->{n} += $count;
 	$self->{drill_from} //= $first;
-	$self->sql('SET synchronous_commit = off');
 	# The worker may take the server down before this session is answered.
-	eval { $self->sql($put, $backend, $first, $self->{n}); 1 }
-	  or wait_until(sub { $self->sql('SELECT true') }, 'the server after a crash');
+	eval {
+		$self->sql('SET synchronous_commit = off');
+		$self->sql($put, $backend, $first, $self->{n});
+		1;
+	} or $self->session_now;
 	return;
 }
 
@@ -155,7 +167,7 @@ sub make_durable
 sub check_drill
 {
 	my ($self, $backend, $what, $accept) = @_;
-	my $committed = $self->{session}->selectcol_arrayref(
+	my $committed = $self->session_now->selectcol_arrayref(
 		q(SELECT (data #>> '{}')::int AS n FROM dispatch.events
 		  WHERE backend = ? AND (data #>> '{}')::int >= ? ORDER BY n),
 		undef, $backend, delete $self->{drill_from});

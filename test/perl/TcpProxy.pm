@@ -13,14 +13,13 @@
 #
 #	pass		nothing
 #	refuse		reset all connections and listen no more
-#	reset		reset each connection as soon as the client says something
-#	swallow		take all that the client says, and never answer
+#	reset		reset each connection when anybody says something
+#	swallow		take all that either side says, and never answer
 #	drop_reply	pass on what the client says, and drop what is answered
 #	delay		deliver everything "seconds" late
-#	late		deliver replies "seconds" late, and drop what the client has
-#			said since: a reply comes when another one is waited for
-#	cut		close after "after" bytes towards "side" (server or client);
-#			once: then pass
+#	late		deliver replies "seconds" late, and drop what the client says
+#			meanwhile: a reply comes when another one is waited for
+#	cut		close after "after" bytes towards "side"; once: then pass
 #	slice		deliver in segments of one byte
 #
 # Bytes are counted for each connection, from set() on.  A fault is a
@@ -36,9 +35,8 @@ use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 use Socket qw(AF_UNIX IPPROTO_TCP PF_UNSPEC SOCK_STREAM SOL_SOCKET SO_LINGER TCP_NODELAY);
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
-my $QUEUE_BYTES = 1024 * 1024;	# above that, no more is read
 my $READ_BYTES = 64 * 1024;
 # A request is written at once: what comes later than this is another one.
 my $REQUEST_SECONDS = 0.2;
@@ -51,13 +49,12 @@ my @all_proxies;
 
 sub new
 {
-	my ($class, $host, $port) = @_;
-	my $self = bless { target => [ $host, $port ], listener => _listen(0) }, $class;
+	my ($class, @target) = @_;
+	my $self = bless { target => \@target, listener => _listen(0) }, $class;
 
 	socketpair(my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or croak "socketpair: $!";
 	$_->autoflush(1) foreach $ours, $theirs;
-	@$self{qw(control port)} = ($ours, $self->{listener}->sockport);
-	$self->{pid} = fork // croak "fork: $!";
+	@$self{qw(control port pid)} = ($ours, $self->{listener}->sockport, fork // croak "fork: $!");
 	if ($self->{pid} == 0)
 	{
 		$SIG{$_} = 'DEFAULT' foreach qw(TERM INT);
@@ -78,49 +75,40 @@ sub set
 {
 	my ($self, $mode, %args) = @_;
 
-	croak "a proxy cannot $mode" unless $MODE{$mode};
-	$self->_ask(join ' ', $mode, %args);
-	return;
+	$MODE{$mode} or croak "a proxy cannot $mode";
+	return $self->_ask($mode, %args);
 }
 
-# What there was since set(): accepted connections, faults, and bytes delivered
-# to the server and to the client.
+# What there was since set().
 sub stats
 {
-	my ($self) = @_;
 	my %stats;
 
-	@stats{@COUNTS} = split / /, $self->_ask('stats');
+	@stats{@COUNTS} = $_[0]->_ask('stats');
 	return \%stats;
 }
 
 sub _ask
 {
-	my ($self, $line) = @_;
-	my $control = $self->{control};
+	my ($self, @words) = @_;
 
-	print $control "$line\n";
-	my $answer = <$control> // croak 'the proxy is gone';
-	chomp $answer;
-	return $answer;
+	print { $self->{control} } "@words\n";
+	return split ' ', readline $self->{control} // croak 'the proxy is gone';
 }
 
 END
 {
-	my $exit_code = $?;
+	local $?;
 
 	kill('KILL', $_->{pid}) && waitpid $_->{pid}, 0 foreach @all_proxies;
-	$? = $exit_code;
 }
 
 # ---- In the process of the proxy
 
 sub _listen
 {
-	my ($port) = @_;
-
 	return IO::Socket::INET->new(
-		Listen => 128, LocalAddr => host(), LocalPort => $port, Proto => 'tcp', ReuseAddr => 1)
+		Listen => 128, LocalAddr => host(), LocalPort => $_[0], Proto => 'tcp', ReuseAddr => 1)
 	  || croak "listen: $!";
 }
 
@@ -134,24 +122,22 @@ sub _serve
 	{
 		my @ends = map { @$_{qw(client server)} } values %{ $self->{connections} };
 		my @due = sort { $a <=> $b } map { $_->{queue}[0][0] } grep { @{ $_->{queue} } } @ends;
-		my @hungry = grep { $_->{peer}{queued} < $QUEUE_BYTES } @ends;
-		my $readers =
-		  IO::Select->new($control, $self->{listener} // (), map { $_->{socket} } @hungry);
+		my @sockets = ($control, $self->{listener} // (), map { $_->{socket} } @ends);
 		# What is due and still there waits for room in a socket: just poll.
 		my $wait = !@due ? undef : $due[0] > time ? $due[0] - time : 0.001;
-		my %ready = map { fileno($_) => 1 } $readers->can_read($wait);
+		my %ready = map { fileno($_) => 1 } IO::Select->new(@sockets)->can_read($wait);
 
 		if ($ready{ fileno $control })
 		{
 			my $line = <$control> // return;	# the test is gone
 
-			chomp $line;
-			print $control $self->_obey(split / /, $line), "\n";
+			print $control $self->_obey(split ' ', $line), "\n";
 			next;
 		}
 		$self->_accept if $self->{listener} && $ready{ fileno $self->{listener} };
-		$self->_read($_) foreach grep { !$_->{gone} && $ready{ fileno $_->{socket} } } @ends;
-		$self->_write($_) foreach grep { !$_->{gone} } @ends;
+		# Each of these may be the end of both.
+		$_->{gone} || $ready{ fileno $_->{socket} } && $self->_read($_) foreach @ends;
+		$_->{gone} || $self->_write($_) foreach @ends;
 	}
 	return;
 }
@@ -167,60 +153,49 @@ sub _obey
 	{
 		delete @$connection{qw(faulty held_since)};
 		$_->{written} = 0 foreach @$connection{qw(client server)};
-		$self->_fault($connection), $self->_end($connection, 1) if $mode eq 'refuse';
+		$self->_end($connection, fault => 1, reset => 1) if $mode eq 'refuse';
 	}
 	$self->{listener} = $mode eq 'refuse' ? undef : $self->{listener} // _listen($self->{port});
 	return 'ok';
 }
 
 # A connection is {client, server, since}; each end {side, socket, peer, queue}:
-# what is to be written to the socket [[when, bytes], ...], how much that is
-# (queued) and how much was (written).
+# what is to be written to the socket [[when, bytes], ...], and how much was.
 sub _accept
 {
 	my ($self) = @_;
-	my ($host, $port) = @{ $self->{target} };
-	my $client = $self->{listener}->accept or return;
-	# A client of a server that is away sees its connection closed.
-	my $server = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port, Proto => 'tcp')
-	  or return;
+	my %socket = (client => scalar $self->{listener}->accept);
 	my $connection = { since => time };
 
-	foreach my $end ([ client => $client ], [ server => $server ])
+	# A client of a server that is away sees its connection closed.
+	$socket{server} = IO::Socket::INET->new(join ':', @{ $self->{target} }) or return;
+	foreach my $side (qw(client server))
 	{
-		$end->[1]->blocking(0);
-		setsockopt $end->[1], IPPROTO_TCP, TCP_NODELAY, 1;
-		$connection->{ $end->[0] } = {
-			side => $end->[0], socket => $end->[1], connection => $connection,
-			queue => [], queued => 0, written => 0 };
+		$socket{$side}->blocking(0);
+		setsockopt $socket{$side}, IPPROTO_TCP, TCP_NODELAY, 1;
+		$connection->{$side} = {
+			side => $side, socket => $socket{$side}, connection => $connection,
+			queue => [], written => 0 };
 	}
-	@{ $connection->{client} }{qw(peer)} = $connection->{server};
-	@{ $connection->{server} }{qw(peer)} = $connection->{client};
+	$connection->{client}{peer} = $connection->{server};
+	$connection->{server}{peer} = $connection->{client};
 	$self->{connections}{$connection} = $connection;
 	$self->{stats}{accepted}++;
 	return;
 }
 
-sub _fault
-{
-	my ($self, $connection) = @_;
-
-	$self->{stats}{faults}++ if !$connection->{faulty}++;
-	return;
-}
-
 sub _end
 {
-	my ($self, $connection, $reset) = @_;
+	my ($self, $connection, %how) = @_;
 
+	$self->{stats}{faults}++ if $how{fault} && !$connection->{faulty}++;
 	delete $self->{connections}{$connection};
 	foreach my $end (@$connection{qw(client server)})
 	{
-		setsockopt $end->{socket}, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0) if $reset;
+		setsockopt $end->{socket}, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0) if $how{reset};
 		close $end->{socket};
 		$end->{gone} = 1;
-		# They refer to each other.
-		delete @$end{qw(peer connection)};
+		delete @$end{qw(peer connection)};	# they refer to each other
 	}
 	return;
 }
@@ -229,26 +204,24 @@ sub _end
 sub _read
 {
 	my ($self, $end) = @_;
-	my ($mode, $connection, $now) = ($self->{mode}, $end->{connection}, time);
-	my $from = $end->{side};
+	my ($mode, $connection, $from, $now) = ($self->{mode}, @$end{qw(connection side)}, time);
 	my $n = sysread($end->{socket}, my ($bytes), $READ_BYTES);
-	my ($lost, $delay) = ($mode eq 'swallow' || "$mode $from" eq 'drop_reply server', 0);
+	my $lost = $mode eq 'swallow' || "$mode $from" eq 'drop_reply server';
+	my $slow = $mode eq 'delay';
 
 	return if !defined $n && $!{EAGAIN};
-	return $self->_end($connection, !defined $n) if !$n;
-	$delay = $self->{args}{seconds} if $mode eq 'delay';
+	return $self->_end($connection, reset => !defined $n) if !$n;
+	return $self->_end($connection, fault => 1, reset => 1) if $mode eq 'reset';
 	# Whoever has just connected may log in.
 	if ($mode eq 'late' && $now > $connection->{since} + $REQUEST_SECONDS)
 	{
-		$connection->{held_since} //= $now if $from eq 'server';
-		$delay = $self->{args}{seconds} if $from eq 'server';
-		$lost = $from eq 'client' && $now > ($connection->{held_since} // $now) + $REQUEST_SECONDS;
+		$slow = $from eq 'server';
+		$connection->{held_since} //= $now if $slow;
+		$lost = !$slow && $now > ($connection->{held_since} // $now) + $REQUEST_SECONDS;
 	}
-	$self->_fault($connection) if $lost || $mode eq 'reset' || $connection->{held_since};
-	return $self->_end($connection, 1) if $mode eq 'reset';
+	$self->{stats}{faults}++ if ($lost || $connection->{held_since}) && !$connection->{faulty}++;
 	return if $lost;
-	push @{ $end->{peer}{queue} }, [ $now + $delay, $bytes ];
-	$end->{peer}{queued} += $n;
+	push @{ $end->{peer}{queue} }, [ $slow ? $now + $self->{args}{seconds} : $now, $bytes ];
 	return;
 }
 
@@ -260,27 +233,20 @@ sub _write
 
 	while (@$queue && $queue->[0][0] <= time)
 	{
-		my $left = "$self->{mode} $end->{side}" eq 'cut ' . ($args->{side} // '')
-		  ? $args->{after} - $end->{written} : 'inf';
-		my $most = $self->{mode} eq 'slice' ? 1 : length $queue->[0][1];
+		my $cut = "$self->{mode} $end->{side}" eq 'cut ' . ($args->{side} // '');
+		my $left = $cut ? $args->{after} - $end->{written} : $READ_BYTES;
+		my $most = $self->{mode} eq 'slice' ? 1 : $left;
+		my $n = $left > 0 ? syswrite $end->{socket}, $queue->[0][1], $most : 0;
 
-		if ($left > 0)
-		{
-			my $n = syswrite $end->{socket}, $queue->[0][1], $most < $left ? $most : $left;
-
-			return if !defined $n && $!{EAGAIN};
-			return $self->_end($connection, 1) if !defined $n;
-			substr($queue->[0][1], 0, $n) = '';
-			$end->{queued} -= $n;
-			$end->{written} += $n;
-			$self->{stats}{"to_$end->{side}"} += $n;
-			shift @$queue if $queue->[0][1] eq '';
-			$left -= $n;
-		}
-		next if $left > 0;
-		$self->_fault($connection);
+		return if !defined $n && $!{EAGAIN};
+		return $self->_end($connection, reset => 1) if !defined $n;
+		substr($queue->[0][1], 0, $n) = '';
+		$end->{written} += $n;
+		$self->{stats}{"to_$end->{side}"} += $n;
+		shift @$queue if $queue->[0][1] eq '';
+		next if !$cut || $left > $n;
 		$self->{mode} = 'pass' if $args->{once};
-		return $self->_end($connection, 0);
+		return $self->_end($connection, fault => 1);
 	}
 	return;
 }

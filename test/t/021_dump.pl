@@ -101,7 +101,7 @@ sub restored
 	is($ask->($SEQUENCES), $node->safe_psql('app', $SEQUENCES), "$what: sequences, too");
 	$ask->(q(SELECT dispatch.publish('t', 's', '"new"')));
 	is($ask->(q(SELECT status FROM dispatch.events WHERE data = '"new"')),
-		'pending', "$what: what is published there is pending");
+		'scheduled', "$what: what is published there is put aside");
 	sleep 0.5;
 	is(scalar(process_ids($where, 'worker', $database)), 0, "$what: no worker runs");
 	is(entries(), $delivered, "$what: nothing is sent");

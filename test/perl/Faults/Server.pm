@@ -14,7 +14,8 @@ use Time::HiRes qw(sleep time);
 # Below the lock_timeout of the publishers.
 my $LOCK_SECONDS = 3;
 my $TERMINATIONS = 30;
-my $MOST_SECONDS_BETWEEN = 0.4;
+my $EVENTS = 500;
+my $MOST_SECONDS = 0.05;
 
 # A worker that cannot read the outbox, or not store its position, waits.
 sub locks
@@ -40,28 +41,32 @@ sub locks
 	} qw(dispatch.outbox dispatch.positions dispatch.exceptions);
 }
 
-# The worker of a backend is ended, at any moment.
+# A worker is ended at any moment from its start to the last event.  It gives
+# what is in flight the time to be answered and stores its position, so nothing
+# comes twice.  Each has a backend of its own: one that ends again and again is
+# started later and later.
 sub terminations
 {
 	my ($bench) = @_;
-	my $end = q(SELECT count(pg_terminate_backend(pid)) FROM dispatch.backend_status
+	my $end = q(SELECT pg_terminate_backend(pid) FROM dispatch.backend_status
 		WHERE name = ? AND pid IS NOT NULL);
 
-	return [ 'worker terminated' => sub {
-		my ($name) = @_;
+	return map {
+		my $backend = "victim$_";
+		[ "worker $_ terminated" => sub {
+			my ($name) = @_;
 
-		$bench->storm(
-			$name, sub {
-				my ($backend) = @_;
-
-				foreach my $round (1 .. $TERMINATIONS)
-				{
-					sleep rand $MOST_SECONDS_BETWEEN;
-					wait_until(sub { $bench->sql($end, $backend) }, 'a worker to end');
-				}
-				return $TERMINATIONS;
-			});
-	} ];
+			$bench->create_backend($backend, $bench->{redis});
+			wait_for_state($bench->{node}, $backend, 'running') if rand() < 0.7;
+			$bench->publish($backend, $EVENTS);
+			sleep rand $MOST_SECONDS;
+			wait_until(sub { $bench->sql($end, $backend) }, 'a worker to end');
+			$bench->publish($backend, $EVENTS);
+			$bench->settle($backend);
+			$bench->check_drill($backend, $name, sub { $_[0] == 1 });
+			$bench->sql('SELECT dispatch.drop_backend(?)', $backend);
+		} ]
+	} 1 .. $TERMINATIONS;
 }
 
 1;

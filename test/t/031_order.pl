@@ -1,0 +1,305 @@
+# Order through failures. With 'key', once the failure of an event is known no
+# later event of its key is delivered before it is settled; with 'strict' it is
+# never overtaken, nor are two events of a key ever sent at once; with 'none'
+# it holds up nobody. All of that for a sequence of deliveries as the receiver
+# saw it, with many keys, random failures, restarts and pauses in between.
+
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use DispatchTest;
+
+my $node = new_cluster('order',
+	"dispatch.retry_backoff = off\ndispatch.retry_delay = '60 ms'\ndispatch.max_retries = 2");
+my $session = session($node);
+
+sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+
+# A backend whose events say how often they fail: data is {"n": ..., "fail":
+# attempts that fail}. It notes what came in which call.
+$session->do(q(CREATE EXTENSION dispatch));
+$session->do(q(
+	CREATE ROLE sink;
+	GRANT USAGE ON SCHEMA dispatch TO sink;
+	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
+	CREATE SCHEMA sink AUTHORIZATION sink;
+	SET ROLE sink;
+	CREATE SEQUENCE sink.calls;
+	CREATE TABLE sink.attempts (
+		id bigserial, call bigint, event_id uuid, type text, key text, n integer, ok boolean);
+	CREATE INDEX ON sink.attempts (event_id);
+	CREATE TABLE sink.mended (n integer PRIMARY KEY);
+	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
+	LANGUAGE plpgsql AS $$
+	DECLARE
+		event dispatch.event;
+		this bigint := nextval('sink.calls');
+		data jsonb;
+		tries integer;
+		good boolean;
+	BEGIN
+		FOREACH event IN ARRAY events LOOP
+			data := event.body::jsonb;
+			SELECT count(*) INTO tries FROM sink.attempts AS a WHERE a.event_id = event.event_id;
+			good := tries >= coalesce((data ->> 'fail')::int, 0)
+				OR EXISTS (SELECT FROM sink.mended AS m WHERE m.n = (data ->> 'n')::int);
+			INSERT INTO sink.attempts (call, event_id, type, key, n, ok)
+			VALUES (this, event.event_id, event.event_type, event.key, (data ->> 'n')::int, good);
+			IF NOT good THEN
+				RETURN NEXT (event.event_id, 'attempt ' || tries + 1, false)::dispatch.failure;
+			END IF;
+		END LOOP;
+	END $$;
+	RESET ROLE));
+
+sub create_backend
+{
+	my ($name, %columns) = @_;
+
+	$session->do(
+		q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES (?, 'sql', 'sink',
+		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')), undef, $name);
+	$session->do("UPDATE dispatch.backends SET $_ = ? WHERE name = ?", undef, $columns{$_}, $name)
+	  foreach sort keys %columns;
+	return;
+}
+
+# The type of an event is the name of its backend: what came is told by it.
+my $n = 0;
+
+sub publish
+{
+	my ($backend, $fail, $key, $count) = @_;
+
+	return @{
+		$session->selectcol_arrayref(
+			q(SELECT dispatch.publish(?, 's', jsonb_build_object('n', ? + i, 'fail', ?::int),
+				backend => ?, key => ?) FROM generate_series(1, ?) AS i),
+			undef, $backend, ($n += $count // 1) - ($count // 1), $fail, $backend, $key,
+			$count // 1) };
+}
+
+sub status_of { return sql('SELECT status FROM dispatch.events WHERE event_id = ?', @_); }
+
+# All settled: nothing is pending, neither in the log nor for another attempt.
+sub settle
+{
+	my ($backend, $what) = @_;
+
+	wait_until(
+		sub {
+			sql(q(SELECT dispatch.flush('20 s', ?)), $backend)
+			  && sql('SELECT pending = 0 FROM dispatch.backend_status WHERE name = ?', $backend);
+		},
+		"$what: all is settled", 60);
+	return;
+}
+
+sub mend
+{
+	$session->do('INSERT INTO sink.mended VALUES (?)', undef, $_) foreach @_;
+	return;
+}
+
+# What was delivered, in order: numbers of events.
+sub delivered
+{
+	my ($backend) = @_;
+
+	return @{
+		$session->selectcol_arrayref(
+			'SELECT n FROM sink.attempts WHERE type = ? AND ok ORDER BY id', undef, $backend) };
+}
+
+# The checker. Violations of the order in the attempts to a backend, as texts.
+# A failure is known when the call that it came of is over.
+sub violations
+{
+	my ($backend, $ordering) = @_;
+	my (%open, %last, %calls, @bad);	# by key
+	my $dead = $session->selectall_hashref(
+		q(SELECT x.event_id, x.attempts FROM dispatch.exceptions AS x WHERE status = 'failed'),
+		'event_id');
+	my %failures;
+
+	foreach my $row (@{
+			$session->selectall_arrayref(
+				'SELECT id, call, event_id, key, n, ok FROM sink.attempts WHERE type = ?'
+				  . ' AND key IS NOT NULL ORDER BY id', { Slice => {} }, $backend) })
+	{
+		my ($key, $at) = @$row{qw(key n)};
+		my $open = $open{$key} //= {};
+
+		foreach my $failed (keys %$open)
+		{
+			push @bad, "$at of key $key was sent while $failed had failed"
+			  if $at > $failed && $open->{$failed} < $row->{call};
+		}
+		push @bad, "$at of key $key was sent with another one"
+		  if $ordering eq 'strict' && $calls{$key}{ $row->{call} }++;
+		push @bad, "$at of key $key came after $last{$key}"
+		  if $row->{ok} && $ordering eq 'strict' && $at <= ($last{$key} // 0);
+		$last{$key} = $at if $row->{ok};
+		delete $open->{$at} if $row->{ok};
+		next if $row->{ok};
+		my $letter = $dead->{ $row->{event_id} };
+		if ($letter && ++$failures{$at} == $letter->{attempts})
+		{
+			delete $open->{$at};
+		}
+		else
+		{
+			$open->{$at} = $row->{call};
+		}
+	}
+	return [ @bad[ 0 .. ($#bad < 4 ? $#bad : 4) ] ];
+}
+
+# Events of one key that never fail come in the order of their publication.
+sub keeps_order
+{
+	my ($backend, $what) = @_;
+
+	is(sql(q(SELECT count(*) FROM (
+		SELECT n, lag(n) OVER (PARTITION BY key ORDER BY id) AS previous
+		FROM sink.attempts AS a WHERE type = ? AND key IS NOT NULL AND ok AND NOT EXISTS (
+			SELECT FROM sink.attempts AS f WHERE f.event_id = a.event_id AND NOT f.ok)) AS o
+		WHERE n < previous), $backend), 0, "$what: events that did not fail are in order");
+	return;
+}
+
+# ---- One key, step by step
+
+create_backend('key', max_retries => 1000);
+my ($bad) = publish('key', 1_000, 'a');
+wait_until(sub { status_of($bad) eq 'retrying' }, 'a failure');
+my @behind = publish('key', 0, 'a', 5);
+my @other = (publish('key', 0, 'b', 5), publish('key', 0, undef, 5));
+ok(sql(q(SELECT dispatch.flush('20 s', 'key'))), 'flush() does not wait for retries');
+is_deeply([ map { status_of($_) } @behind ], [ ('parked') x 5 ], 'later events of the key are parked');
+is_deeply([ map { status_of($_) } @other ], [ ('published') x 10 ], 'other keys and none flow on');
+is_deeply([ $session->selectrow_array(
+			q(SELECT pending, retrying FROM dispatch.backend_status WHERE name = 'key')) ],
+	[ 6, 6 ], 'six events wait for the one');
+
+# A restart of the worker, of the server, and a pause change nothing.
+my $pid = backend_pid($node, 'key');
+sql('SELECT pg_terminate_backend(?)', $pid);
+wait_until(sub { (backend_pid($node, 'key') // $pid) != $pid }, 'another worker');
+push @behind, publish('key', 0, 'a', 5);
+$session->disconnect;
+$node->restart;
+$session = session($node);
+push @behind, publish('key', 0, 'a', 5);
+$session->do(q(SELECT dispatch.pause_backend('key')));
+wait_for_state($node, 'key', 'paused');
+push @behind, publish('key', 0, 'a', 5);
+$session->do(q(SELECT dispatch.resume_backend('key')));
+ok(sql(q(SELECT dispatch.flush('20 s', 'key'))), 'the worker is back');
+is_deeply([ map { status_of($_) } @behind ], [ ('parked') x 20 ],
+	'restarts and a pause: none has slipped through');
+is(sql(q(SELECT count(*) FROM sink.attempts WHERE type = 'key' AND key = 'a' AND n > 1)), 0,
+	'nor was one sent');
+mend(1);
+settle('key', 'mended');
+is_deeply([ map { $_->[0] } @{ $session->selectall_arrayref(
+				q(SELECT n FROM sink.attempts WHERE key = 'a' AND type = 'key' AND ok ORDER BY id)) } ],
+	[ 1 .. 6, 17 .. 31 ], 'mended: all of the key go, in order');
+is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'and no row is left');
+
+# A parked event that fails in its turn holds up those behind it, whatever the
+# size of a batch.
+foreach my $size (1, 2, 1000)
+{
+	my $name = "batch_$size";
+
+	create_backend($name, max_retries => 1000, batch_size => $size);
+	my ($first) = publish($name, 1_000, 'a');
+	my $number = $n;
+	wait_until(sub { status_of($first) eq 'retrying' }, 'a failure');
+	publish($name, 3, 'a') foreach 1 .. 4;
+	publish($name, 0, 'a', 4);
+	ok(sql(q(SELECT dispatch.flush('20 s', ?)), $name), "batch_size $size: all have been looked at");
+	mend($number);
+	settle($name, "batch_size $size");
+	is_deeply(violations($name, 'key'), [], "batch_size $size: parked events that fail are not overtaken");
+	is(scalar(delivered($name)), 9, "batch_size $size: all are delivered");
+}
+
+# One that has become a dead letter lets the others go.
+create_backend('letter', max_retries => 1);
+($bad) = publish('letter', 1_000, 'a');
+@behind = publish('letter', 0, 'a', 3);
+settle('letter', 'dead letter');
+is(status_of($bad), 'failed', 'a dead letter');
+is_deeply([ map { status_of($_) } @behind ], [ ('published') x 3 ], 'lets later events go');
+
+# ---- 'none'
+
+create_backend('none', ordering => 'none', max_retries => 1000);
+($bad) = publish('none', 1_000, 'a');
+wait_until(sub { status_of($bad) eq 'retrying' }, 'a failure');
+@behind = publish('none', 0, 'a', 5);
+ok(sql(q(SELECT dispatch.flush('20 s', 'none'))), q('none': all have been looked at));
+is_deeply([ map { status_of($_) } @behind ], [ ('published') x 5 ], q('none': nobody waits));
+is(sql(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'parked')), 0,
+	q('none': nothing is parked));
+
+# Without a key there is nothing to wait for either.
+($bad) = publish('key', 1_000, undef);
+wait_until(sub { status_of($bad) eq 'retrying' }, 'a failure');
+@behind = publish('key', 0, undef, 5);
+ok(sql(q(SELECT dispatch.flush('20 s', 'key'))), 'no key: all have been looked at');
+is_deeply([ map { status_of($_) } @behind ], [ ('published') x 5 ], 'no key: nobody waits');
+
+# ---- Many keys, random failures
+
+srand 4711;
+foreach my $ordering (qw(key strict))
+{
+	my $name = "random_$ordering";
+
+	create_backend($name, ordering => $ordering, batch_size => 50);
+	foreach my $round (1 .. 6)
+	{
+		foreach my $transaction (1 .. 25)
+		{
+			$session->begin_work;
+			publish($name, (0, 0, 0, 0, 0, 0, 1, 2, 3)[ rand 9 ],
+				rand() < 0.9 ? 'k' . int rand 12 : undef)
+			  foreach 1 .. 1 + rand 8;
+			$session->commit;
+		}
+		if ($round == 2 || $round == 4)
+		{
+			sql('SELECT pg_terminate_backend(?)', backend_pid($node, $name)
+				  // sql('SELECT 0'));
+		}
+		elsif ($round == 3)
+		{
+			$session->do('SELECT dispatch.pause_backend(?)', undef, $name);
+			sleep 0.2;
+			$session->do('SELECT dispatch.resume_backend(?)', undef, $name);
+		}
+		elsif ($round == 5)
+		{
+			$session->do('UPDATE dispatch.backends SET batch_size = 3 WHERE name = ?', undef, $name);
+		}
+	}
+	settle($name, $ordering);
+	my ($all, $parked, $dead) = $session->selectrow_array(
+		q(SELECT count(*), count(*) FILTER (WHERE status = 'parked'),
+			count(*) FILTER (WHERE status = 'failed')
+		FROM dispatch.events WHERE backend = ?), undef, $name);
+	is(scalar(delivered($name)) + $dead, $all, "$ordering: all are delivered, once, or dead letters");
+	cmp_ok($dead, '>', 10, "$ordering: there are dead letters, too");
+	is_deeply(violations($name, $ordering), [], "$ordering: no event overtakes one that has failed");
+	keeps_order($name, $ordering);
+}
+
+log_ok($node, qr/could not/);
+$node->stop;
+done_testing();
