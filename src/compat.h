@@ -24,8 +24,8 @@
 	(AssertMacro((classId) == DatabaseRelationId), \
 	 pg_database_ownercheck(objectId, roleId))
 #define member_can_set_role(member, role) is_member_of_role(member, role)
-#define ExecInsertIndexTuples(info, slot, estate, update, no_dup_error, conflict, arbiters, summarizing) \
-	(ExecInsertIndexTuples)(info, slot, estate, update, no_dup_error, conflict, arbiters)
+#define ExecInsertIndexTuples(info, slot, estate, update, no_dup, conflict, arbiters, summary) \
+	(ExecInsertIndexTuples)(info, slot, estate, update, no_dup, conflict, arbiters)
 #endif
 
 #if PG_VERSION_NUM < 170000

@@ -37,11 +37,11 @@ extern bool cursor_at_end(const Cursor *cursor);
 extern bool cursor_advance(Cursor *cursor, uint32 flush_request);
 
 /*
- * Reads on from where the last accepted read stopped, as far as max_events and about max_bytes go (at least one event).
- * Appends Event pointers, allocated in the current context, to *events, and
- * raises *lsn to where WAL must be flushed before any of them may leave the
- * machine.  Needs a transaction with an active snapshot that is no older than
- * the newer tick.
+ * Reads on from where the last accepted read stopped, as far as max_events and
+ * about max_bytes go (at least one event).  Appends Event pointers, allocated
+ * in the current context, to *events, and raises *lsn to where WAL must be
+ * flushed before any of them may leave the machine.  Needs a transaction with
+ * an active snapshot that is no older than the newer tick.
  */
 extern void cursor_read(Cursor *cursor, int max_events, Size max_bytes,
 						List **events, XLogRecPtr *lsn);

@@ -10,11 +10,9 @@
 
 #include "backends.h"
 #include "dispatch_transport.h"
+#include "error_text.h"
 #include "message.h"
 #include "window.h"
-
-/* Text of an error as it is kept: longer ones are cut. */
-#define ERROR_TEXT_LEN 512
 
 typedef struct Delivery
 {
@@ -76,8 +74,5 @@ extern long delivery_timeout(const Delivery *delivery);
 
 /* Closes the connection; what was in flight is waiting again. */
 extern void delivery_disconnect(Delivery *delivery);
-
-/* Makes valid, printable text of what a broker said. */
-extern void error_text_copy(char *target, Size size, const char *text);
 
 #endif							/* DELIVERY_H */

@@ -89,6 +89,14 @@ report_unknown(const char *name, const char *names)
 			 errhint("Create one with dispatch.create_backend().")));
 }
 
+static Datum
+get_column(HeapTuple row, TupleDesc desc, int column)
+{
+	bool		isnull;
+
+	return heap_getattr(row, column, desc, &isnull);
+}
+
 /* What options_read() and the like need, in a context of its own. */
 static void
 learn(KnownBackend *known, HeapTuple row, TupleDesc desc)
@@ -96,19 +104,16 @@ learn(KnownBackend *known, HeapTuple row, TupleDesc desc)
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "dispatch backend",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	bool		isnull;
-	char	   *transport;
+	char	   *transport = TextDatumGetCString(get_column(row, desc, BACKENDS_TRANSPORT));
+	char	   *identity = TextDatumGetCString(get_column(row, desc, BACKENDS_IDENTITY));
+	Jsonb	   *spec = DatumGetJsonbPCopy(get_column(row, desc, BACKENDS_EVENT_OPTIONS));
+	Jsonb	   *options = DatumGetJsonbPCopy(get_column(row, desc, BACKENDS_OPTIONS));
 
-	known->id = DatumGetInt32(heap_getattr(row, BACKENDS_ID, desc, &isnull));
-	transport = TextDatumGetCString(heap_getattr(row, BACKENDS_TRANSPORT, desc, &isnull));
-	known->table = options_from_spec(transport,
-									 DatumGetJsonbPCopy(heap_getattr(row, BACKENDS_EVENT_OPTIONS, desc, &isnull)));
+	known->id = DatumGetInt32(get_column(row, desc, BACKENDS_ID));
+	known->is_ours = strcmp(identity, backends_identity()) == 0;
+	known->table = options_from_spec(transport, spec);
 	known->values = palloc0_array(DispatchValue, known->table->nitems);
-	options_read(known->table,
-				 DatumGetJsonbPCopy(heap_getattr(row, BACKENDS_OPTIONS, desc, &isnull)),
-				 DISPATCH_OF_BACKEND, known->values);
-	known->is_ours = strcmp(TextDatumGetCString(heap_getattr(row, BACKENDS_IDENTITY, desc, &isnull)),
-							backends_identity()) == 0;
+	options_read(known->table, options, DISPATCH_OF_BACKEND, known->values);
 	known->has_variables = false;
 	for (int i = 0; i < known->table->nitems; i++)
 		if (known->table->items[i].type == DISPATCH_TEMPLATE && known->values[i].is_set &&

@@ -13,10 +13,10 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "commands/dbcommands.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
@@ -398,33 +398,6 @@ finish_drops(void *arg)
 			finish_drop(lfirst(lc));
 }
 
-static void
-release_scheduled(void *arg)
-{
-	TimestampTz due = schedule_release();
-
-	if (due != 0)
-		wake_me_at(due);
-}
-
-static void
-rotate_segments(void *arg)
-{
-	*(int *) arg = retention_rotate();
-}
-
-static void
-empty_segments(void *arg)
-{
-	retention_empty(arg);
-}
-
-static void
-expire(void *arg)
-{
-	retention_expire();
-}
-
 /*
  * Runs a step; false if it failed, which the log hears of once until that very
  * step works again.
@@ -468,10 +441,10 @@ keep_house(List *backends)
 		wake_me_at(next);
 		return;
 	}
-	if (run_step(rotate_segments, &segment, "rotate segments"))
+	if (run_step(retention_rotate, &segment, "rotate segments"))
 		pg_atomic_write_u32(&MySlot->segment, segment);
-	run_step(empty_segments, backends, "empty a segment");
-	run_step(expire, NULL, "expire dead letters");
+	run_step(retention_empty, backends, "empty a segment");
+	run_step(retention_expire, NULL, "expire dead letters");
 	next = TimestampTzPlusMilliseconds(now, Max(HOUSE_MIN, Min(HOUSE_MAX,
 															   setting_published_retention * 20L)));
 	wake_me_at(next);
@@ -481,6 +454,7 @@ static void
 turn(void)
 {
 	List	   *backends = NIL;
+	TimestampTz due = 0;
 
 	MemoryContextReset(turn_context);
 	next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), setting_sleep_time);
@@ -490,7 +464,9 @@ turn(void)
 	forget_wards_except(backends);
 	match_workers(backends);
 	run_step(finish_drops, backends, "finish dropping a backend");
-	run_step(release_scheduled, NULL, "move scheduled events");
+	run_step(schedule_release, &due, "move scheduled events");
+	if (due != 0)
+		wake_me_at(due);
 	keep_house(backends);
 }
 

@@ -63,7 +63,8 @@ static const char *
 wrong_type(const char *wanted, const JsonbValue *json)
 {
 	const char *given = JsonbTypeName(unconstify(JsonbValue *, json));
-	const char *article = json->type == jbvNull ? "" : *given == 'a' || *given == 'o' ? "an " : "a ";
+	const char *article = json->type == jbvNull ? "" :
+		*given == 'a' || *given == 'o' ? "an " : "a ";
 
 	return psprintf("It must be %s %s, but is %s%s.",
 					*wanted == 'o' ? "an" : "a", wanted, article, given);

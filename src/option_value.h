@@ -8,8 +8,9 @@
 #ifndef OPTION_VALUE_H
 #define OPTION_VALUE_H
 
-#include "dispatch_transport.h"
 #include "utils/jsonb.h"
+
+#include "dispatch_transport.h"
 
 #define OPTION_TYPES (DISPATCH_FUNCTION + 1)
 

@@ -8,8 +8,9 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
-#include "dispatch_transport.h"
 #include "utils/jsonb.h"
+
+#include "dispatch_transport.h"
 
 /*
  * The options that a transport takes: its own table, then those that the core

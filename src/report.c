@@ -15,6 +15,7 @@
 
 #include "utils/timestamp.h"
 
+#include "error_text.h"
 #include "report.h"
 
 #define PERIOD_MS 60000
@@ -43,7 +44,7 @@ report_delivered(WorkerReport *report, TimestampTz published_at, TimestampTz now
 void
 report_error(WorkerReport *report, const char *text)
 {
-	strlcpy(report->last_error, text, sizeof(report->last_error));
+	error_text_copy(report->last_error, sizeof(report->last_error), text);
 	report->last_error_at = GetCurrentTimestamp();
 }
 

@@ -120,8 +120,8 @@ close_unknown_segments(int current)
 	}
 }
 
-int
-retention_rotate(void)
+void
+retention_rotate(void *arg)
 {
 	Params		params = {0};
 	int			current;
@@ -139,7 +139,8 @@ retention_rotate(void)
 		open_segment(current);
 		close_unknown_segments(current);
 		SPI_finish();
-		return current;
+		*(int *) arg = current;
+		return;
 	}
 	current = DatumGetInt16(get_column(0, 1));
 	is_due = DatumGetBool(get_column(0, 2));
@@ -155,7 +156,7 @@ retention_rotate(void)
 		current = next;
 	}
 	SPI_finish();
-	return current;
+	*(int *) arg = current;
 }
 
 /* ------------------------------------------------------------------------
@@ -222,8 +223,9 @@ truncate_segment(int segment)
 }
 
 void
-retention_empty(List *backends)
+retention_empty(void *arg)
 {
+	List	   *backends = arg;
 	Params		params = {0};
 	uint64		count;
 	int		   *segments;
@@ -256,7 +258,7 @@ retention_empty(List *backends)
 }
 
 void
-retention_expire(void)
+retention_expire(void *arg)
 {
 	Params		failed = {0};
 	Params		published = {0};
@@ -265,7 +267,7 @@ retention_expire(void)
 	param_add_seconds(&failed, setting_failed_retention);
 	param_add(&failed, INT4OID, Int32GetDatum(EXPIRE_MAX), false);
 	params_run(&failed,
-		"UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL"
+		"UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL, content = NULL"
 		" WHERE event_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT event_id FROM dispatch.exceptions"
 		"  WHERE status = 'failed' AND last_failed_at OPERATOR(pg_catalog.<)"
 		"   (pg_catalog.now() OPERATOR(pg_catalog.-) $1) LIMIT $2))", false);

@@ -8,24 +8,24 @@
 #ifndef RETENTION_H
 #define RETENTION_H
 
-#include "nodes/pg_list.h"
+/* All are steps for session_run(). */
 
 /*
  * Opens the segment that publish() is to append to, if none is open, and the
- * next one when its time has come and an empty one is there.  Returns which one
- * is current, to be announced once the transaction has committed.
+ * next one when its time has come and an empty one is there.  arg is an int *,
+ * set to the one that is current, to be announced after the commit.
  */
-extern int	retention_rotate(void);
+extern void retention_rotate(void *arg);
 
 /*
- * Empties one closed segment that is old enough and holds nothing that any of
- * the backends (List of Backend) still needs; notes for the others what they
+ * Empties one closed segment that is old enough and holds nothing that any
+ * backend (arg is a List of Backend) still needs; notes for the others what they
  * wait for.  Nobody waits for this: where a lock is not to be had at once, it
  * is tried again later.
  */
-extern void retention_empty(List *backends);
+extern void retention_empty(void *arg);
 
 /* Gives up dead letters that are too old, and forgets what was given up. */
-extern void retention_expire(void);
+extern void retention_expire(void *arg);
 
 #endif							/* RETENTION_H */

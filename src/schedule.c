@@ -37,11 +37,12 @@ get_column(uint64 row, int column, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
 }
 
-TimestampTz
-schedule_release(void)
+void
+schedule_release(void *arg)
 {
 	static Oid	argtypes[] = {INT2OID, INT4OID};
-	TimestampTz due = 0;
+	TimestampTz *next = arg;
+	TimestampTz due;
 	bool		isnull;
 
 	SPI_connect();
@@ -78,7 +79,7 @@ schedule_release(void)
 		due = GetCurrentTimestamp();	/* there may be more */
 	}
 	SPI_finish();
-	return due;
+	*next = due;
 }
 
 int64

@@ -11,10 +11,10 @@
 #include "datatype/timestamp.h"
 
 /*
- * Moves events that are due into the outbox, in the current transaction;
- * returns when the next ones are due, 0 if there are none.
+ * A step for session_run(): moves events that are due into the outbox.  arg is
+ * a TimestampTz *, set to when the next ones are due, 0 if there are none.
  */
-extern TimestampTz schedule_release(void);
+extern void schedule_release(void *arg);
 
 /* How many events of a backend wait for their time. */
 extern int64 schedule_count(int32 backend_id);

@@ -8,11 +8,12 @@
 #ifndef SLOTS_H
 #define SLOTS_H
 
-#include "compat.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
+
+#include "compat.h"
 
 /* What a worker says of itself, least healthy last. */
 typedef enum WorkerState

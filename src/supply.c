@@ -83,7 +83,9 @@ read_events(void *arg)
 	if (cursor_at_end(MyWorker.cursor) && !cursor_advance(MyWorker.cursor, MyWorker.flush_seen))
 		return;
 
-	read->batch = window_begin_batch(MyWorker.delivery->window, cursor_before(MyWorker.cursor), cursor_upto(MyWorker.cursor));
+	read->batch = window_begin_batch(MyWorker.delivery->window,
+									 cursor_before(MyWorker.cursor),
+									 cursor_upto(MyWorker.cursor));
 	old = MemoryContextSwitchTo(read->batch->context);
 	cursor_read(MyWorker.cursor, MyWorker.backend->batch_size, (Size) setting_batch_bytes * 1024,
 				&events, &read->lsn);

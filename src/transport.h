@@ -8,8 +8,9 @@
 #ifndef TRANSPORT_H
 #define TRANSPORT_H
 
-#include "dispatch_transport.h"
 #include "nodes/pg_list.h"
+
+#include "dispatch_transport.h"
 
 /*
  * Returns the transport of that name, loading its module if need be.  Errors

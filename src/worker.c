@@ -78,8 +78,8 @@ attach(const ProcessArgs *args)
 	MyWorker.slot = &Slots->workers[args->slot];
 	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
 	database = database_slot_find(args->database);
-	mine = MyWorker.slot->database == args->database && MyWorker.slot->generation == args->generation &&
-		MyWorker.slot->pid == 0;
+	mine = MyWorker.slot->database == args->database &&
+		MyWorker.slot->generation == args->generation && MyWorker.slot->pid == 0;
 	if (mine && (database == NULL || database->evictor_pid != 0))
 	{
 		/* Somebody wants the database for himself. */
@@ -158,16 +158,19 @@ current_state(void)
 static void
 tell(void)
 {
-	MyWorker.report.state = current_state();
-	if (MyWorker.delivery != NULL)
+	const Delivery *delivery = MyWorker.delivery;
+	WorkerReport *report = &MyWorker.report;
+
+	report->state = current_state();
+	if (delivery != NULL)
 	{
-		MyWorker.report.in_flight = delivery_in_flight(MyWorker.delivery);
-		MyWorker.report.next_attempt_at = MyWorker.delivery->failures > 0 ? MyWorker.delivery->next_attempt : 0;
-		if (MyWorker.delivery->failures > 0 && MyWorker.delivery->failures != MyWorker.failures_told)
-			report_error(&MyWorker.report, MyWorker.delivery->error);
-		MyWorker.failures_told = MyWorker.delivery->failures;
+		report->in_flight = delivery_in_flight(delivery);
+		report->next_attempt_at = delivery->failures > 0 ? delivery->next_attempt : 0;
+		if (delivery->failures > 0 && delivery->failures != MyWorker.failures_told)
+			report_error(report, delivery->error);
+		MyWorker.failures_told = delivery->failures;
 	}
-	report_hand_over(&MyWorker.report, MyWorker.slot, MyWorker.turn_time);
+	report_hand_over(report, MyWorker.slot, MyWorker.turn_time);
 }
 
 static bool
@@ -353,20 +356,23 @@ static void
 finish(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_DELAY);
+	Delivery   *delivery = MyWorker.delivery;
 
-	if (MyWorker.delivery != NULL)
+	if (delivery != NULL)
 	{
-		MyWorker.delivery->draining = true;
-		while (delivery_in_flight(MyWorker.delivery) > 0 && (MyWorker.turn_time = GetCurrentTimestamp()) < deadline)
+		delivery->draining = true;
+		MyWorker.turn_time = GetCurrentTimestamp();
+		while (delivery_in_flight(delivery) > 0 && MyWorker.turn_time < deadline)
 		{
-			long		timeout = delivery_timeout(MyWorker.delivery);
+			long		timeout = delivery_timeout(delivery);
 
-			session_wait(MyWorker.delivery->wait.fd, MyWorker.delivery->wait.events,
+			session_wait(delivery->wait.fd, delivery->wait.events,
 						 timeout >= 0 ? Min(timeout, 100) : 100, PG_WAIT_EXTENSION);
-			delivery_pump(MyWorker.delivery);
+			delivery_pump(delivery);
+			MyWorker.turn_time = GetCurrentTimestamp();
 		}
 		progress_settle();
-		delivery_disconnect(MyWorker.delivery);
+		delivery_disconnect(delivery);
 	}
 	if (MyWorker.moved_at != 0)
 		progress_save();

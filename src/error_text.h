@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * error_text.h
+ *	  What somebody else said went wrong, made fit to be kept and logged.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ERROR_TEXT_H
+#define ERROR_TEXT_H
+
+/* Longer ones are cut. */
+#define ERROR_TEXT_LEN 512
+
+/* Copies a text into a buffer, as valid, printable text of the database. */
+extern void error_text_copy(char *target, Size size, const char *text);
+
+#endif							/* ERROR_TEXT_H */
