@@ -3,6 +3,8 @@
 #   make, make install	build and install, as any PGXS extension
 #   make installcheck	run the tests against an installed server
 #   make check		set up all that is missing and run every test
+#   make check-faults	the same for all the faults of test/faults, some of
+#			which make check tries (10 minutes)
 #   make demo		set up all that is missing and show events on their way
 #   make layout		check the layout of the sources
 #
@@ -60,11 +62,16 @@ endef
 
 # These run on a machine that has no PostgreSQL yet, so they do without PGXS
 # (whose own target "check" does nothing).
-ifneq (,$(filter check demo layout,$(MAKECMDGOALS)))
+ifneq (,$(filter check check-faults demo layout,$(MAKECMDGOALS)))
 
-.PHONY: check demo layout
+.PHONY: check check-faults demo layout
 check demo:
 	@bash test/run.sh $@
+check-faults: export PROVE_TESTS = test/faults/*.pl
+check-faults: export REGRESS =
+check-faults: export ISOLATION =
+check-faults:
+	@bash test/run.sh check
 layout:
 	@perl tools/check-layout
 

@@ -132,12 +132,18 @@ CREATE TABLE dispatch.positions (
 	settled_id   bigint      NOT NULL,
 	published    bigint      NOT NULL,
 	retried      bigint      NOT NULL,
-	last_published_at timestamptz
+	last_published_at timestamptz,
+	running      boolean     NOT NULL,
+	unclean_ends integer     NOT NULL,
+	suspect      uuid
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE dispatch.positions IS 'how far each backend is settled; no row: nothing is';
 COMMENT ON COLUMN dispatch.positions.before_snapshot IS 'all events of transactions that it sees are settled';
 COMMENT ON COLUMN dispatch.positions.upto_snapshot IS 'of those that it sees besides, the events up to settled_id are settled';
 COMMENT ON COLUMN dispatch.positions.published IS 'events delivered so far';
+COMMENT ON COLUMN dispatch.positions.running IS 'a worker runs, or has ended without a word';
+COMMENT ON COLUMN dispatch.positions.unclean_ends IS 'workers in a row that ended without a word at this position';
+COMMENT ON COLUMN dispatch.positions.suspect IS 'after two of them: the event that is being sent';
 
 CREATE TABLE dispatch.scheduled (
 	event_id     uuid        NOT NULL PRIMARY KEY,

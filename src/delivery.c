@@ -72,6 +72,7 @@ sent_entry(Delivery *delivery, DispatchMessage *message)
 				 errmsg("transport \"%s\" reported an event that it does not have",
 						delivery->transport->name)));
 	delivery->outcomes++;
+	delivery->careful = Max(delivery->careful - 1, 0);
 	return entry;
 }
 
@@ -346,7 +347,7 @@ may_send_more(const Delivery *delivery)
 	if (delivery->failures > 0 && in_flight >= delivery->allowance)
 		return false;
 	/* One of some events lost us the connection: which one? */
-	return delivery->singly == 0 || in_flight == 0;
+	return (delivery->singly == 0 && delivery->careful == 0) || in_flight == 0;
 }
 
 /* Must this event wait for another one of its key? */
@@ -384,6 +385,9 @@ send_window(Delivery *delivery, Window *window)
 			return false;
 		if (is_held_up(delivery, entry))
 			return true;
+
+		if (delivery->careful > 0 && !delivery->before_careful(entry))
+			return false;
 
 		/* Before send(), which may report the outcome already. */
 		window_set_state(window, entry, ENTRY_SENT);

@@ -24,6 +24,8 @@ typedef struct Delivery
 	Window	   *retries;		/* events that are tried again */
 	RetryQueue *queue;			/* all that are to be, the worker's */
 	int			singly;			/* so many outcomes to come one at a time */
+	int			careful;		/* so many of them each to be noted before */
+	bool		(*before_careful) (const Entry *entry);	/* false: not now */
 
 	/* The connection. */
 	DispatchHost host;			/* host.context is NULL: there is none */

@@ -30,11 +30,14 @@
 /* Columns after backend_id, in the order of the parameters $2 ... */
 #define COLUMNS \
 	"before_snapshot, before_id, before_xid, upto_snapshot, upto_id, upto_xid," \
-	" settled_id, published, retried, last_published_at"
+	" settled_id, published, retried, last_published_at, running, unclean_ends, suspect"
+#define PARAMETERS "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14"
+
+/* After them: where the row was stored last. */
+#define PLACE "$15"
 
 #define UPDATE_BY(condition) \
-	"UPDATE dispatch.positions SET (" COLUMNS ")" \
-	" = ROW ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11)" \
+	"UPDATE dispatch.positions SET (" COLUMNS ") = ROW (" PARAMETERS ")" \
 	" WHERE " condition " RETURNING ctid"
 
 #define BY_KEY "backend_id OPERATOR(pg_catalog.=) $1"
@@ -63,6 +66,7 @@ position_load(int32 backend_id, Position *position)
 		MemoryContext old = MemoryContextSwitchTo(context);
 		bool		isnull;
 		Datum		at;
+		Datum		suspect;
 
 		position->before = tick_make(get_column(1, &isnull),
 									 DatumGetInt64(get_column(2, &isnull)),
@@ -75,7 +79,13 @@ position_load(int32 backend_id, Position *position)
 		position->retried = DatumGetInt64(get_column(9, &isnull));
 		at = get_column(10, &isnull);
 		position->last_published_at = isnull ? 0 : DatumGetTimestampTz(at);
-		position->row = *(ItemPointer) DatumGetPointer(get_column(11, &isnull));
+		position->running = DatumGetBool(get_column(11, &isnull));
+		position->unclean_ends = DatumGetInt32(get_column(12, &isnull));
+		suspect = get_column(13, &isnull);
+		position->has_suspect = !isnull;
+		if (!isnull)
+			position->suspect = *DatumGetUUIDP(suspect);
+		position->row = *(ItemPointer) DatumGetPointer(get_column(14, &isnull));
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
@@ -97,7 +107,7 @@ run_save(SPIPlanPtr *plan, const char *statement, Datum *args, const char *nulls
 {
 	static Oid	argtypes[] = {
 		INT4OID, PG_SNAPSHOTOID, INT8OID, XID8OID, PG_SNAPSHOTOID, INT8OID, XID8OID,
-		INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TIDOID
+		INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, BOOLOID, INT4OID, UUIDOID, TIDOID
 	};
 	bool		isnull;
 
@@ -122,8 +132,8 @@ position_save(int32 backend_id, Position *position)
 	static SPIPlanPtr update_by_place = NULL;
 	static SPIPlanPtr update_by_key = NULL;
 	static SPIPlanPtr insert = NULL;
-	Datum		args[12];
-	char		nulls[] = "            ";
+	Datum		args[15];
+	char		nulls[] = "               ";
 
 	SPI_connect();
 	args[0] = Int32GetDatum(backend_id);
@@ -137,20 +147,25 @@ position_save(int32 backend_id, Position *position)
 	args[8] = Int64GetDatum(position->published);
 	args[9] = Int64GetDatum(position->retried);
 	args[10] = TimestampTzGetDatum(position->last_published_at);
-	args[11] = PointerGetDatum(&position->row);
+	args[11] = BoolGetDatum(position->running);
+	args[12] = Int32GetDatum(position->unclean_ends);
+	args[13] = UUIDPGetDatum(&position->suspect);
+	if (!position->has_suspect)
+		nulls[13] = 'n';
+	args[14] = PointerGetDatum(&position->row);
 	if (position->last_published_at == 0)
 		nulls[10] = 'n';
 
 	if (!ItemPointerIsValid(&position->row) ||
-		!run_save(&update_by_place, UPDATE_BY(BY_KEY " AND ctid OPERATOR(pg_catalog.=) $12"),
+		!run_save(&update_by_place, UPDATE_BY(BY_KEY " AND ctid OPERATOR(pg_catalog.=) " PLACE),
 				  args, nulls, &position->row))
 	{
 		ItemPointerSetInvalid(&position->row);
-		if (!run_save(&update_by_key, UPDATE_BY(BY_KEY " AND $12 IS NOT NULL"),
+		if (!run_save(&update_by_key, UPDATE_BY(BY_KEY " AND " PLACE " IS NOT NULL"),
 					  args, nulls, &position->row))
 			run_save(&insert,
 					 "INSERT INTO dispatch.positions (backend_id, " COLUMNS ")"
-					 " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 WHERE $12 IS NOT NULL"
+					 " SELECT $1, " PARAMETERS " WHERE " PLACE " IS NOT NULL"
 					 " RETURNING ctid",
 					 args, nulls, &position->row);
 	}

@@ -10,6 +10,7 @@
 
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
+#include "utils/uuid.h"
 
 #include "slots.h"
 #include "tick.h"
@@ -26,6 +27,10 @@ typedef struct Position
 	int64		published;		/* events delivered, ever */
 	int64		retried;		/* failed attempts that were repeated */
 	TimestampTz last_published_at;	/* 0: never */
+	bool		running;		/* no worker has said that it ended */
+	int			unclean_ends;	/* workers that have ended here without a word */
+	bool		has_suspect;	/* the event that was being sent then: */
+	pg_uuid_t	suspect;
 	ItemPointerData row;		/* where it was stored last; invalid: unknown */
 } Position;
 

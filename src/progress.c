@@ -10,10 +10,18 @@
  * back or neither: nothing is lost or doubled by it, and that transaction may
  * commit asynchronously.
  *
+ * An event may kill the worker, and with it, as PostgreSQL goes, every session
+ * of the server; that must not go on for ever.  So the row says that a worker
+ * runs, until it ends in good order.  After two that did not, at the same
+ * position, events are sent one at a time, each named in the row before; the
+ * one that is named there when a third has died becomes a dead letter.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -35,6 +43,36 @@ progress_load(void *arg)
 
 	position_load(MyWorker.backend_id, &MyWorker.position);
 	MemoryContextSwitchTo(old);
+}
+
+/* What must be known after a crash must be on disk before what may cause it. */
+static void
+commit_durably(void)
+{
+	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+void
+progress_begin(void *arg)
+{
+	Position   *position = &MyWorker.position;
+
+	commit_durably();
+	if (position->running && !MyWorker.has_begun)
+		position->unclean_ends++;
+	position->running = true;
+	MyWorker.has_begun = true;
+	position_save(MyWorker.backend_id, position);
+}
+
+void
+progress_suspect(void *event_id)
+{
+	commit_durably();
+	MyWorker.position.has_suspect = true;
+	MyWorker.position.suspect = *(pg_uuid_t *) event_id;
+	position_save(MyWorker.backend_id, &MyWorker.position);
 }
 
 void
@@ -109,7 +147,10 @@ tell_of_failure(const Entry *entry)
 	}
 	worker_log(WARNING,
 			   (errmsg("backend \"%s\": event %s failed: %s",
-					   MyWorker.backend->name, entry->message.event_id, entry->error),
+					   MyWorker.backend->name,
+					   DatumGetCString(DirectFunctionCall1(uuid_out,
+														   UUIDPGetDatum(&entry->event->event_id))),
+					   entry->error),
 				is_dead ? errdetail("It is a dead letter now: see dispatch.dead_letters.") :
 				errdetail("It will be tried again."),
 				untold > 0 ? errhint("%d more have failed since the last such message.", untold) : 0));
@@ -181,7 +222,13 @@ progress_settle(void)
 
 	left = window_settle(MyWorker.delivery->window, &MyWorker.position);
 	left += window_settle(MyWorker.delivery->retries, NULL);
-	if (left > 0 && MyWorker.moved_at == 0)
+	if (left == 0)
+		return;
+	MyWorker.position.has_suspect = false;
+	/* The span that others died in is not over before all of it is sent. */
+	if (MyWorker.delivery->careful == 0)
+		MyWorker.position.unclean_ends = 0;
+	if (MyWorker.moved_at == 0)
 		MyWorker.moved_at = MyWorker.turn_time;
 }
 

@@ -28,6 +28,15 @@ typedef struct ReadStep
 	XLogRecPtr	lsn;
 } ReadStep;
 
+/* Has this event killed one worker after another? */
+static bool
+is_convicted(const Event *event)
+{
+	return MyWorker.position.has_suspect &&
+		MyWorker.position.unclean_ends >= UNCLEAN_ENDS_CONVICT &&
+		memcmp(&MyWorker.position.suspect, &event->event_id, UUID_LEN) == 0;
+}
+
 /* Makes the entries of events that were read into a batch. */
 static void
 make_entries(ReadStep *read, List *events, bool is_retry)
@@ -41,7 +50,9 @@ make_entries(ReadStep *read, List *events, bool is_retry)
 
 		entry->event = lfirst(lc);
 		entry->is_retry = is_retry;
-		if (!message_make(MyWorker.delivery->maker, entry->event, &entry->message, &error))
+		if (is_convicted(entry->event))
+			entry->error = pstrdup("the worker was killed each time that it sent this event");
+		else if (!message_make(MyWorker.delivery->maker, entry->event, &entry->message, &error))
 			entry->error = pstrdup(error);
 		read->entries = lappend(read->entries, entry);
 	}
@@ -59,7 +70,9 @@ add_entries(Window *window, const ReadStep *read)
 
 		window_add(window, read->batch, entry);
 		if (entry->error != NULL)
-			delivery_fail_entry(MyWorker.delivery, entry, DISPATCH_EVENT_FAILED, entry->error);
+			delivery_fail_entry(MyWorker.delivery, entry,
+								is_convicted(entry->event) ? DISPATCH_EVENT_REJECTED :
+								DISPATCH_EVENT_FAILED, entry->error);
 	}
 	window_end_batch(window, read->batch);
 }

@@ -374,8 +374,18 @@ finish(void)
 		progress_settle();
 		delivery_disconnect(delivery);
 	}
-	if (MyWorker.moved_at != 0)
-		progress_save();
+	MyWorker.position.running = false;
+	progress_save();
+}
+
+/* After a failed step at the start. */
+static void
+wait_to_begin(void)
+{
+	MyWorker.turn_time = GetCurrentTimestamp();
+	session_wait(-1, 0, turn_timeout(), PG_WAIT_EXTENSION);
+	if (session_stop_requested() || MyWorker.slot->stop)
+		proc_exit(1);
 }
 
 void
@@ -396,11 +406,9 @@ dispatch_worker_main(Datum arg)
 	MyWorker.queue_context = AllocSetContextCreate(TopMemoryContext, "dispatch retry queue",
 										  ALLOCSET_DEFAULT_SIZES);
 	while (!worker_run_step(progress_load, NULL, "read its position"))
-	{
-		session_wait(-1, 0, turn_timeout(), PG_WAIT_EXTENSION);
-		if (session_stop_requested() || MyWorker.slot->stop)
-			proc_exit(1);
-	}
+		wait_to_begin();
+	while (!worker_run_step(progress_begin, NULL, "note that it has begun"))
+		wait_to_begin();
 	MyWorker.report.published = MyWorker.position.published;
 	MyWorker.report.retried = MyWorker.position.retried;
 	MyWorker.report.last_published_at = MyWorker.position.last_published_at;

@@ -36,6 +36,16 @@ count_delivered(const Entry *entry)
 	report_delivered(&MyWorker.report, entry->event->created_at, MyWorker.turn_time);
 }
 
+static bool
+note_suspect(const Entry *entry)
+{
+	/* A position must not be stored without the outcomes that it has passed. */
+	if (MyWorker.moved_at != 0)
+		progress_save();
+	return MyWorker.moved_at == 0 && worker_run_step(progress_suspect, &entry->event->event_id,
+						   "note what it is about to send");
+}
+
 static void
 make_delivery(void *arg)
 {
@@ -95,6 +105,11 @@ worker_rebuild(void)
 	}
 	else if (MyWorker.delivery != NULL)
 	{
+		/* Others have died here: all that they may have had in flight. */
+		if (MyWorker.position.unclean_ends >= UNCLEAN_ENDS_CAREFUL)
+			MyWorker.delivery->careful = 2 * MyWorker.backend->batch_size;
+		MyWorker.delivery->before_careful = note_suspect;
+
 		/* What the log knows already. */
 		MyWorker.delivery->troubled = troubled;
 		MyWorker.delivery->told_class = told_class;

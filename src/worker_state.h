@@ -15,6 +15,10 @@
 #include "retry_queue.h"
 #include "slots.h"
 
+/* Workers that end without a word at the same position: be careful; it is it. */
+#define UNCLEAN_ENDS_CAREFUL 2
+#define UNCLEAN_ENDS_CONVICT 3
+
 typedef struct Worker
 {
 	WorkerSlot *slot;
@@ -36,6 +40,7 @@ typedef struct Worker
 	Position	position;
 	TimestampTz moved_at;		/* when the position moved; 0: it is stored */
 	TimestampTz saved_at;		/* when it was stored last */
+	bool		has_begun;		/* the row says that a worker runs */
 	bool		look;			/* something may have been published */
 	bool		was_woken;		/* since changes were taken in last */
 	uint32		wakes_seen;		/* of the slot's wake-ups */
@@ -92,6 +97,12 @@ extern void supply_retries(void);
 /* The stored position and the open exceptions; steps for worker_run_step(). */
 extern void progress_load(void *arg);
 extern void progress_load_queue(void *arg);
+/*
+ * Says in the row that a worker runs, durably, before it sends anything; and
+ * which event it is about to send, after others have died here.
+ */
+extern void progress_begin(void *arg);
+extern void progress_suspect(void *event_id);
 /* Lets go of what has its outcome. */
 extern void progress_settle(void);
 /* Stores outcomes and position, in one transaction. */

@@ -77,9 +77,10 @@ fi
 tar -cf - --exclude-vcs --exclude='*.[ado]' --exclude='*.so' --exclude=tmp_check . |
 	"${as_user[@]}" tar -xf - -C "$work/src" --no-same-owner
 
-# A clean environment: neither PGHOST nor MAKEFLAGS nor a locale gets through.
+# A clean environment: neither PGHOST nor MAKEFLAGS nor a locale gets through;
+# what tunes single tests does.
 environment=(PATH="$PATH" HOME="$work" TMPDIR="$work/tmp" LC_ALL=C.UTF-8 WORK="$work")
-for name in CI WERROR PG_CONFIG REGRESS ISOLATION PROVE_TESTS DEMO; do
+for name in CI WERROR PG_CONFIG REGRESS ISOLATION PROVE_TESTS DEMO "${!DISPATCH_@}"; do
 	[ -z "${!name+set}" ] || environment+=("$name=${!name}")
 done
 

@@ -10,6 +10,6 @@ use Test::More;
 
 my $bench = Faults->new('calls', $Faults::Calls::SETTINGS);
 
-run_cases(Faults::Calls::exhaustive($bench));
+run_cases(Faults::Calls::exhaustive($bench), Faults::Calls::storm($bench));
 $bench->check_log(kill9 => 1, panics => 1);
 done_testing();

@@ -10,6 +10,6 @@ use Test::More;
 
 my $bench = Faults->new('cuts');
 
-run_cases(Faults::Proxy::cuts($bench));
+run_cases(Faults::Proxy::login_cuts($bench), Faults::Proxy::cuts($bench));
 $bench->check_log;
 done_testing();

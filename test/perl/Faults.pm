@@ -64,7 +64,6 @@ sub new
 	$ENV{LD_PRELOAD} = $allow if defined $allow;
 	$self->{seed} = $ENV{DISPATCH_FAULT_SEED} // time % 100_000;
 	note("$name: seed $self->{seed}");
-	srand($self->{seed});
 	$self->{node} = new_cluster(
 		$name, "max_prepared_transactions = 100\nlog_statement = none\n"
 		  . "log_min_messages = log\nrestart_after_crash = on\n" . ($settings // ''),
@@ -72,6 +71,8 @@ sub new
 	$self->{node}->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 	$self->create_backend('direct', $self->{redis});
 	$self->create_backend('proxied', $self->{proxy});
+	# What comes before takes as many random numbers as it likes.
+	srand($self->{seed});
 	return $self;
 }
 
@@ -130,16 +131,17 @@ sub publish
 	return;
 }
 
-# Waits until all is settled.  A back-off is cut short: to wait is not what is
-# tested here.
+# Waits until all is settled, and the worker no longer wary.  A back-off is cut
+# short: to wait is not what is tested here.
 sub settle
 {
 	my ($self, $backend) = @_;
-	my $flush = q(SELECT dispatch.flush('100ms', ?));
+	my $state = q(SELECT state FROM dispatch.backend_status WHERE name = ?);
 
 	wait_until(
 		sub {
-			return 1 if $self->sql($flush, $backend);
+			return $self->sql($state, $backend) eq 'running'
+			  if $self->sql(q(SELECT dispatch.flush('100ms', ?)), $backend);
 			$self->sql('SELECT dispatch.resume_backend(?)', $backend);
 			return 0;
 		},

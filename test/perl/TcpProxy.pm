@@ -6,9 +6,6 @@
 #
 #     my $proxy = TcpProxy->new($redis->host, $redis->port);
 #     $proxy->set('cut', side => 'client', after => 17, once => 1);
-#     ...
-#     is($proxy->stats->{faults}, 1, 'a reply was cut');
-#
 # What it can do, to the connections there are and to new ones:
 #
 #	pass		nothing
@@ -53,7 +50,7 @@ sub new
 	my $self = bless { target => \@target, listener => _listen(0) }, $class;
 
 	socketpair(my $ours, my $theirs, AF_UNIX, SOCK_STREAM, PF_UNSPEC) or croak "socketpair: $!";
-	$_->autoflush(1) foreach $ours, $theirs;
+	$_->autoflush foreach $ours, $theirs;
 	@$self{qw(control port pid)} = ($ours, $self->{listener}->sockport, fork // croak "fork: $!");
 	if ($self->{pid} == 0)
 	{
@@ -64,8 +61,7 @@ sub new
 		POSIX::_exit(0);
 	}
 	close delete $self->{listener};
-	push @all_proxies, $self;
-	return $self;
+	return push(@all_proxies, $self) && $self;
 }
 
 sub host { return '127.0.0.1'; }
@@ -152,7 +148,7 @@ sub _obey
 	foreach my $connection (values %{ $self->{connections} })
 	{
 		delete @$connection{qw(faulty held_since)};
-		$_->{written} = 0 foreach @$connection{qw(client server)};
+		$connection->{$_}{written} = 0 foreach qw(client server);
 		$self->_end($connection, fault => 1, reset => 1) if $mode eq 'refuse';
 	}
 	$self->{listener} = $mode eq 'refuse' ? undef : $self->{listener} // _listen($self->{port});
@@ -197,7 +193,6 @@ sub _end
 		$end->{gone} = 1;
 		delete @$end{qw(peer connection)};	# they refer to each other
 	}
-	return;
 }
 
 # Takes what an end says, and decides what becomes of it.

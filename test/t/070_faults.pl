@@ -17,9 +17,10 @@ my $bench = Faults->new('faults', $Faults::Calls::SETTINGS);
 
 diag("seed $bench->{seed}");
 run_cases(
-	pick_cases(40, Faults::Proxy::cuts($bench)),
+	pick_cases(40, Faults::Proxy::login_cuts($bench), Faults::Proxy::cuts($bench)),
 	Faults::Proxy::late_replies($bench),
 	pick_cases(10, Faults::Calls::single($bench)),
+	Faults::Calls::storm($bench),
 	Faults::Broker::flush_all($bench),
 	pick_cases(2, Faults::Proxy::toxics($bench)),
 	pick_cases(1, Faults::Broker::storms($bench)),

@@ -22,6 +22,11 @@ my $MOST_CALLS = 60;			# beyond that, something calls for ever
 my $TRANSACTIONS = 3;
 my $EVENTS = 5;
 
+my $KILLS = 4;
+my $KILL_SECONDS = 60;
+# What is delivered until a position is stored and in the WAL.
+my $SPAN_EVENTS = 200;
+
 # Errors that the calls have by their manuals, and such as they have not.
 my %ERRORS = (
 	socket => [qw(EMFILE ENOBUFS)],
@@ -33,6 +38,8 @@ my %ERRORS = (
 	fdatasync => [qw(EIO)]);
 # PostgreSQL panics and recovers where WAL cannot be written.
 my $CRASH = qr/^(?:pwrite64 error=ENOSPC|fdatasync error=EIO|\w+ signal=SIGKILL)$/;
+# Such as come with a connection alone.
+my %ONCE = (socket => 1, connect => 1);
 my @KILLED_AT = qw(socket connect sendto recvfrom epoll_wait close pwrite64 fdatasync);
 
 # Settings of a server for these: WAL is written by whoever needs it.
@@ -40,14 +47,14 @@ our $SETTINGS = "fsync = on\nwal_writer_delay = 10s\nwal_writer_flush_after = 0\
 
 sub _worker
 {
-	my ($bench) = @_;
+	my ($bench, $backend) = @_;
 	my $pid;
 
 	wait_until(
 		sub {
 			$pid = $bench->sql(
 				q(SELECT pid FROM dispatch.backend_status WHERE name = ? AND state = 'running'),
-				$BACKEND);
+				$backend);
 		},
 		'a running worker');
 	return $pid;
@@ -59,7 +66,7 @@ sub _drill
 	my ($bench, $call, $what, $n) = @_;
 
 	$bench->make_durable if "$call $what" =~ $CRASH;
-	my $strace = Strace->attach(_worker($bench), "$call:$what:when=$n");
+	my $strace = Strace->attach(_worker($bench, $BACKEND), "$call:$what:when=$n");
 	my $done;
 
 	$bench->{redis}->cli('CLIENT', 'KILL', 'TYPE', 'normal');
@@ -108,6 +115,37 @@ sub single
 
 			ok(_drill($bench, $call, $what, $n), "$name has happened at call $n");
 		} ] } _faults();
+}
+
+# The worker is killed at any call it makes, while clients publish.
+sub storm
+{
+	my ($bench) = @_;
+
+	return [ 'killed at any call' => sub {
+		my ($name) = @_;
+		my $kill = sub {
+			my ($backend) = @_;
+
+			foreach my $round (1 .. $KILLS)
+			{
+				my $call = $KILLED_AT[ rand @KILLED_AT ];
+				my $n = $ONCE{$call} ? 1 : 1 + int rand 20;
+				my $pid = _worker($bench, $backend);
+				my $strace = Strace->attach($pid, "$call:signal=SIGKILL:when=$n");
+
+				note("$name: $call, call $n");
+				# Connecting is among them.
+				$bench->{redis}->cli('CLIENT', 'KILL', 'TYPE', 'normal');
+				wait_until(sub { !kill 0, $pid }, 'the end of the worker', $KILL_SECONDS);
+				$strace->detach;
+			}
+			return $KILLS;
+		};
+
+		$bench->storm(
+			$name, $kill, via => 'redis', crashes => 1, duplicates => $KILLS * $SPAN_EVENTS);
+	} ];
 }
 
 sub _faults

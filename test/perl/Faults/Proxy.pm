@@ -108,6 +108,25 @@ sub _cut
 	return;
 }
 
+# The reply to the login, which is cut before anything was sent.
+sub login_cuts
+{
+	my ($bench) = @_;
+	my (undef, $reply) = _measure($bench, 1);
+	my ($proxy, $login) = ($bench->{proxy});
+
+	$proxy->set('refuse');
+	$proxy->set('pass');
+	$bench->publish($BACKEND, 1);
+	$bench->settle($BACKEND);
+	$login = $proxy->stats->{to_client} - $reply;
+	$bench->check_drill($BACKEND, "a login with a reply of $login bytes", sub { $_[0] == 1 });
+	return map { my $n = $_; [ "login, byte $n" => sub {
+		$proxy->set('refuse');
+		_cut($bench, 'client', 2, $n, 1);
+	} ] } 0 .. $login - 1;
+}
+
 # A single event needs no MULTI; two are a transaction, and so are five.
 sub cuts
 {

@@ -1,0 +1,72 @@
+# An event that kills the worker takes every session of the server with it.  It
+# must be found, and become a dead letter; its neighbours are delivered.
+use strict;
+use warnings;
+
+use Test::More;
+use DispatchTest;
+
+my $node = new_cluster('poison', "restart_after_crash = on\n");
+
+$node->safe_psql('postgres', q{
+	CREATE EXTENSION dispatch;
+	CREATE EXTENSION plpython3u;
+	CREATE ROLE app;
+	CREATE TABLE public.got (n bigint GENERATED ALWAYS AS IDENTITY, data jsonb);
+	GRANT ALL ON public.got TO app;
+	GRANT USAGE ON SCHEMA dispatch TO app;
+	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO app;
+	CREATE FUNCTION public.deliver(events dispatch.event[]) RETURNS SETOF dispatch.failure
+	LANGUAGE plpython3u AS $$
+	import json, os, signal
+	insert = plpy.prepare('INSERT INTO public.got (data) VALUES ($1::jsonb)', ['text'])
+	for event in events:
+		data = json.loads(event['body'])['data']
+		if data == 'poison':
+			os.kill(os.getpid(), signal.SIGKILL)
+		insert.execute([json.dumps(data)])
+	return []
+	$$;
+	ALTER FUNCTION public.deliver OWNER TO app;
+	INSERT INTO dispatch.backends (name, transport, options, owner)
+	VALUES ('default', 'sql', '{"function": "public.deliver(dispatch.event[])"}', 'app');
+});
+
+my $log = -s $node->logfile;
+$node->safe_psql('postgres', q{
+	SELECT dispatch.publish('t', 's', to_jsonb(CASE i WHEN 6 THEN 'poison' ELSE 'event ' || i END),
+		key => 'k' || i)
+	FROM generate_series(1, 10) AS i});
+
+# Each crash restarts the server, so that a question may go unanswered.
+sub ask
+{
+	my ($out) = ('');
+	$node->psql('postgres', $_[0], stdout => \$out, stderr => \my $err);
+	return $out // '';
+}
+
+wait_until(
+	sub { ask(q(SELECT count(*) FROM dispatch.dead_letters)) eq '1' },
+	'the culprit is a dead letter', 120);
+is(ask(q(SELECT data FROM dispatch.dead_letters)), '"poison"', 'it is the culprit');
+like(ask(q(SELECT last_error FROM dispatch.dead_letters)), qr/worker was killed/,
+	'the dead letter says why');
+is(ask(q(SELECT dispatch.flush('30s'))), 't', 'the others are settled');
+is( ask(q(SELECT string_agg(DISTINCT data #>> '{}', ',' ORDER BY data #>> '{}') FROM got)),
+	join(',', sort map { "event $_" } 1 .. 5, 7 .. 10),
+	'its neighbours are delivered');
+
+open(my $in, '<', $node->logfile) or die "cannot read the log: $!";
+seek($in, $log, 0);
+my $kills = grep { /background worker "dispatch worker" \(PID \d+\) was terminated by signal 9/ } <$in>;
+close($in);
+note("$kills workers were killed");
+is($kills, 3, 'it killed no more workers than it took to find it');
+
+is(ask(q(SELECT state FROM dispatch.backend_status)), 'running', 'the backend goes on');
+ask(q(SELECT dispatch.publish('t', 's', '"after"')));
+is(ask(q(SELECT dispatch.flush('30s'))), 't', 'with what comes later');
+is(ask(q(SELECT count(*) FROM got WHERE data = '"after"')), '1', 'which is delivered');
+$node->stop;
+done_testing();
