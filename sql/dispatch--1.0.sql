@@ -540,7 +540,9 @@ SELECT o.event_id, b.name AS backend, o.event_type, o.source, o.subject, o.key, 
        END AS status,
        coalesce(x.attempts, 0) AS attempts,
        x.next_attempt_at,
-       x.last_error
+       x.last_error,
+       o.attributes,
+       o.content
 FROM dispatch.outbox AS o
 LEFT JOIN dispatch.backends AS b ON b.id = o.backend_id
 LEFT JOIN (
@@ -552,7 +554,8 @@ LEFT JOIN (
 LEFT JOIN dispatch.exceptions AS x ON x.event_id = o.event_id
 UNION ALL
 SELECT c.event_id, b.name, c.event_type, c.source, c.subject, c.key, c.data,
-       c.options, c.created_at, 'scheduled', 0, c.scheduled_at, NULL
+       c.options, c.created_at, 'scheduled', 0, c.scheduled_at, NULL,
+       c.attributes, c.content
 FROM dispatch.scheduled AS c
 LEFT JOIN dispatch.backends AS b ON b.id = c.backend_id;
 COMMENT ON VIEW dispatch.events IS 'every event that is kept, and what has become of it';
@@ -560,7 +563,7 @@ COMMENT ON VIEW dispatch.events IS 'every event that is kept, and what has becom
 CREATE VIEW dispatch.dead_letters AS
 SELECT x.event_id, b.name AS backend, x.event_type, x.source, x.subject, x.key, x.data,
        x.options, x.created_at, x.attempts, x.first_error, x.last_error,
-       x.first_failed_at, x.last_failed_at
+       x.first_failed_at, x.last_failed_at, x.attributes, x.content
 FROM dispatch.exceptions AS x
 LEFT JOIN dispatch.backends AS b ON b.id = x.backend_id
 WHERE x.status = 'failed';

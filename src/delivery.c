@@ -40,6 +40,9 @@
 /* Delay (ms) of an event whose stream, topic or the like is not fit for it. */
 #define DESTINATION_DELAY 10000
 
+/* How often (ms) the log hears of outages of one kind. */
+#define OUTAGE_LOG_INTERVAL 10000
+
 /* A connection that was ready for this long (ms) was a sound one. */
 #define SOUND_CONNECTION 1000
 
@@ -51,11 +54,7 @@
  * ------------------------------------------------------------------------
  */
 
-static Delivery *
-delivery_of(DispatchHost *host)
-{
-	return (Delivery *) ((char *) host - offsetof(Delivery, host));
-}
+#define delivery_of(h) ((Delivery *) ((char *) (h) - offsetof(Delivery, host)))
 
 /*
  * The entry of a message that has no outcome yet.  A transport that reports
@@ -248,6 +247,40 @@ delivery_disconnect(Delivery *delivery)
 }
 
 /*
+ * Once an outage, not once an attempt; and where outages of a moment follow
+ * each other, of one now and then.
+ */
+static void
+tell_of_outage(Delivery *delivery)
+{
+	OutageLog  *outage = &delivery->outage;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		is_soon = now - outage->over_at < SOUND_CONNECTION * INT64CONST(1000) &&
+		now - outage->told_at < OUTAGE_LOG_INTERVAL * INT64CONST(1000);
+
+	if (outage->is_on && outage->error_class == delivery->error_class)
+		return;
+	if (is_soon && outage->error_class == delivery->error_class)
+	{
+		outage->is_on = true;
+		outage->untold++;
+		return;
+	}
+	worker_log(WARNING,
+			   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
+				outage->untold == 0 ?
+				errdetail("Events wait; none counts this as an attempt.") :
+				errdetail("Events wait; none counts this as an attempt.  It was so %d more times since the last such message.",
+						  outage->untold),
+				delivery->error_class != DISPATCH_CONFIGURATION ? 0 :
+				errhint("Mend it with dispatch.alter_backend(), or at the broker.")));
+	outage->is_on = outage->is_told = true;
+	outage->error_class = delivery->error_class;
+	outage->told_at = now;
+	outage->untold = 0;
+}
+
+/*
  * The connection is of no use any more.  An idle one that the broker closed is
  * no trouble: it is opened again at once, and only if that fails, or what was
  * in flight is lost, somebody hears of it.
@@ -284,20 +317,8 @@ note_loss(Delivery *delivery)
 		delay = backoff_delay(delivery->failures, OUTAGE_DELAY, OUTAGE_MAX_DELAY);
 	delivery->next_attempt = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 
-	/* Once an outage, not once an attempt. */
-	if (delivery->is_silent ||
-		(delivery->troubled && delivery->told_class == delivery->error_class))
-		return;
-	delivery->troubled = true;
-	delivery->told_class = delivery->error_class;
-	if (delivery->error_class == DISPATCH_CONFIGURATION)
-		worker_log(WARNING,
-				   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
-					errhint("Mend it with dispatch.alter_backend(), or at the broker; events wait.")));
-	else
-		worker_log(WARNING,
-				   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
-					errdetail("Events wait until the broker is back; none counts this as an attempt.")));
+	if (!delivery->is_silent)
+		tell_of_outage(delivery);
 }
 
 /* Is there anything to be sent? */
@@ -314,10 +335,12 @@ note_recovery(Delivery *delivery)
 	if (delivery->allowance >= ALLOWANCE_ENOUGH ||
 		(delivery_in_flight(delivery) == 0 && !has_waiting(delivery)))
 		delivery->failures = 0;
-	if (delivery->failures > 0 || !delivery->troubled)
+	if (delivery->failures > 0 || !delivery->outage.is_on)
 		return;
-	delivery->troubled = false;
-	worker_log(LOG, (errmsg("backend \"%s\": the broker is back", delivery->backend->name)));
+	if (delivery->outage.is_told)
+		worker_log(LOG, (errmsg("backend \"%s\": the broker is back", delivery->backend->name)));
+	delivery->outage.is_on = delivery->outage.is_told = false;
+	delivery->outage.over_at = GetCurrentTimestamp();
 }
 
 static void

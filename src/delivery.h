@@ -14,6 +14,17 @@
 #include "message.h"
 #include "window.h"
 
+/* What the log has been told of an outage; outlives a delivery. */
+typedef struct OutageLog
+{
+	bool		is_on;			/* there is one, */
+	DispatchErrorClass error_class; /* of this class, */
+	bool		is_told;		/* that the log knows of */
+	TimestampTz told_at;		/* when it was told of one last */
+	TimestampTz over_at;		/* when the last one was over */
+	int			untold;			/* of how many it was not since */
+} OutageLog;
+
 typedef struct Delivery
 {
 	MemoryContext context;		/* lives as long as the delivery */
@@ -46,8 +57,7 @@ typedef struct Delivery
 	bool		draining;		/* send nothing new */
 	int			allowance;		/* events that may be in flight, after trouble */
 	bool		is_silent;		/* the log is told nothing */
-	bool		troubled;		/* the log has been told of an outage, */
-	DispatchErrorClass told_class;	/* of this class */
+	OutageLog	outage;
 	void		(*on_delivered) (const Entry *entry);
 } Delivery;
 

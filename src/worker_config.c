@@ -62,13 +62,13 @@ make_delivery(void *arg)
 void
 worker_rebuild(void)
 {
-	bool		troubled = MyWorker.delivery != NULL && MyWorker.delivery->troubled;
-	DispatchErrorClass told_class = troubled ? MyWorker.delivery->told_class : DISPATCH_OUTAGE;
+	OutageLog	outage = {0};
 	MemoryContext old;
 	const char *error;
 
 	if (MyWorker.delivery != NULL)
 	{
+		outage = MyWorker.delivery->outage;
 		delivery_disconnect(MyWorker.delivery);
 		window_clear(MyWorker.delivery->window);
 		window_clear(MyWorker.delivery->retries);
@@ -110,9 +110,7 @@ worker_rebuild(void)
 			MyWorker.delivery->careful = 2 * MyWorker.backend->batch_size;
 		MyWorker.delivery->before_careful = note_suspect;
 
-		/* What the log knows already. */
-		MyWorker.delivery->troubled = troubled;
-		MyWorker.delivery->told_class = told_class;
+		MyWorker.delivery->outage = outage;
 	}
 }
 

@@ -66,7 +66,7 @@ sub new
 	note("$name: seed $self->{seed}");
 	$self->{node} = new_cluster(
 		$name, "max_prepared_transactions = 100\nlog_statement = none\n"
-		  . "log_min_messages = log\nrestart_after_crash = on\n" . ($settings // ''),
+		  . "restart_after_crash = on\n" . ($settings // ''),
 		extra => [ '--no-sync', '--encoding=UTF8' ]);
 	$self->{node}->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 	$self->create_backend('direct', $self->{redis});

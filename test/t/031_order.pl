@@ -124,11 +124,11 @@ sub violations
 	# The last failure of a dead letter settles it.
 	foreach my $row (@{
 			$session->selectall_arrayref(
-				q(SELECT call, key, n, ok OR x.event_id IS NOT NULL
-					AND id = max(id) OVER (PARTITION BY event_id) AS settled
+				q(SELECT a.call, a.key, a.n, a.ok OR x.event_id IS NOT NULL
+					AND a.id = max(a.id) OVER (PARTITION BY a.event_id) AS settled
 				FROM sink.attempts AS a
 				LEFT JOIN dispatch.exceptions AS x USING (event_id)
-				WHERE type = ? AND a.key IS NOT NULL ORDER BY a.id),
+				WHERE a.type = ? AND a.key IS NOT NULL ORDER BY a.id),
 				{ Slice => {} }, $backend) })
 	{
 		my ($call, $key, $at) = @$row{qw(call key n)};

@@ -225,8 +225,7 @@ sub check_copy
 	$session->do(q(SELECT dispatch.flush('20 s')));
 	wait_until(
 		sub {
-			ask($node, $database,
-				'SELECT sum(pending) FROM dispatch.backend_status') == 1;
+			$session->selectrow_array('SELECT sum(pending) FROM dispatch.backend_status') == 1;
 		},
 		"$what: all but what is scheduled is delivered", 30);
 

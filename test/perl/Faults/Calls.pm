@@ -64,11 +64,12 @@ sub _worker
 sub _drill
 {
 	my ($bench, $call, $what, $n) = @_;
+	my $crash = "$call $what" =~ $CRASH;
+	my ($pid, $strace, $done);
 
-	$bench->make_durable if "$call $what" =~ $CRASH;
-	my $strace = Strace->attach(_worker($bench, $BACKEND), "$call:$what:when=$n");
-	my $done;
-
+	$bench->make_durable if $crash;
+	$pid = _worker($bench, $BACKEND);
+	$strace = Strace->attach($pid, "$call:$what:when=$n");
 	$bench->{redis}->cli('CLIENT', 'KILL', 'TYPE', 'normal');
 	foreach my $transaction (1 .. $TRANSACTIONS)
 	{
@@ -77,6 +78,10 @@ sub _drill
 	}
 	$strace->detach;
 	$done = $strace->injected;
+	# It may have come after all was settled.
+	wait_until(sub { _worker($bench, $BACKEND) != $pid }, 'the server after a crash')
+	  if $done && $crash;
+	$bench->settle($BACKEND);
 	$bench->check_drill($BACKEND, "$call, call $n: $what", sub { $_[0] <= 2 });
 	return $done;
 }
