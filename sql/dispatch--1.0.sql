@@ -553,6 +553,14 @@ LEFT JOIN (
 ) AS p ON p.backend_id = o.backend_id
 LEFT JOIN dispatch.exceptions AS x ON x.event_id = o.event_id
 UNION ALL
+SELECT x.event_id, b.name, x.event_type, x.source, x.subject, x.key, x.data,
+       x.options, x.created_at, x.status, x.attempts, x.next_attempt_at, x.last_error,
+       x.attributes, x.content
+FROM dispatch.exceptions AS x
+LEFT JOIN dispatch.backends AS b ON b.id = x.backend_id
+WHERE NOT EXISTS (SELECT FROM dispatch.outbox AS o
+                  WHERE o.backend_id = x.backend_id AND o.id = x.id AND o.event_id = x.event_id)
+UNION ALL
 SELECT c.event_id, b.name, c.event_type, c.source, c.subject, c.key, c.data,
        c.options, c.created_at, 'scheduled', 0, c.scheduled_at, NULL,
        c.attributes, c.content

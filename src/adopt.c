@@ -49,8 +49,7 @@ static const char *const statements[] = {
 	"  FROM dispatch.outbox AS o"
 	"  JOIN dispatch.backends AS b ON b.id = o.backend_id"
 	"  LEFT JOIN dispatch.positions AS p ON p.backend_id = o.backend_id"
-	"  WHERE b.identity <> dispatch.identity()"
-	"  AND (p.backend_id IS NULL OR NOT (pg_visible_in_snapshot(o.xid, p.before_snapshot)"
+	"  WHERE (p.backend_id IS NULL OR NOT (pg_visible_in_snapshot(o.xid, p.before_snapshot)"
 	"   OR (pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)))) AS u",
 
 	"TRUNCATE dispatch.outbox",

@@ -29,6 +29,7 @@
 
 #include "backends.h"
 #include "catalog.h"
+#include "exceptions.h"
 #include "options.h"
 #include "position.h"
 #include "schedule.h"
@@ -212,7 +213,8 @@ has_undelivered(int32 id)
 						   context | SECURITY_LOCAL_USERID_CHANGE);
 	PushActiveSnapshot(GetLatestSnapshot());
 	position_current(id, &position);
-	found = position_count_pending(id, &position, 1, &oldest) > 0 || schedule_count(id) > 0;
+	found = position_count_pending(id, &position, 1, &oldest) > 0 ||
+		exceptions_count_open(id) > 0 || schedule_count(id) > 0;
 	PopActiveSnapshot();
 	SetUserIdAndSecContext(user, context);
 	return found;

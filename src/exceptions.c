@@ -162,6 +162,24 @@ exceptions_read_open(int32 backend_id, int limit)
 	return exceptions;
 }
 
+int64
+exceptions_count_open(int32 backend_id)
+{
+	Params		params = {0};
+	bool		isnull;
+	int64		count;
+
+	param_add(&params, INT4OID, Int32GetDatum(backend_id), false);
+	SPI_connect();
+	params_run(&params,
+			   "SELECT pg_catalog.count(*) FROM dispatch.exceptions"
+			   " WHERE backend_id OPERATOR(pg_catalog.=) $1"
+			   " AND status IN ('retrying', 'parked')", true);
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return count;
+}
+
 List *
 exceptions_read_events(int32 backend_id, List *exceptions)
 {

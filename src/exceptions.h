@@ -46,6 +46,9 @@ extern List *exceptions_read_open(int32 backend_id, int limit);
 /* The events of some of them (List of Exception), by id. */
 extern List *exceptions_read_events(int32 backend_id, List *exceptions);
 
+/* How many of them there are. */
+extern int64 exceptions_count_open(int32 backend_id);
+
 /* The hash that keys are compared by. */
 extern uint32 exception_key_hash(const char *key);
 

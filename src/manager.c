@@ -27,6 +27,7 @@
 #include "backends.h"
 #include "backoff.h"
 #include "catalog.h"
+#include "exceptions.h"
 #include "manager.h"
 #include "position.h"
 #include "retention.h"
@@ -359,7 +360,7 @@ finish_drop(const Backend *backend)
 	position_current(backend->id, &position);
 	ward->is_drained = backend->force_drop ||
 		(position_count_pending(backend->id, &position, 1, &oldest) == 0 &&
-		 schedule_count(backend->id) == 0);
+		 exceptions_count_open(backend->id) == 0 && schedule_count(backend->id) == 0);
 	if (!ward->is_drained)
 		return;
 
@@ -433,10 +434,11 @@ static void
 keep_house(List *backends)
 {
 	static TimestampTz next = 0;
+	static int	retention = 0;
 	TimestampTz now = GetCurrentTimestamp();
 	int			segment;
 
-	if (now < next)
+	if (now < next && retention == setting_published_retention)
 	{
 		wake_me_at(next);
 		return;
@@ -445,6 +447,7 @@ keep_house(List *backends)
 		pg_atomic_write_u32(&MySlot->segment, segment);
 	run_step(retention_empty, backends, "empty a segment");
 	run_step(retention_expire, NULL, "expire dead letters");
+	retention = setting_published_retention;
 	next = TimestampTzPlusMilliseconds(now, Max(HOUSE_MIN, Min(HOUSE_MAX,
 															   setting_published_retention * 20L)));
 	wake_me_at(next);
