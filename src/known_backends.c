@@ -18,7 +18,6 @@
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -27,7 +26,9 @@
 #include "backends.h"
 #include "catalog.h"
 #include "known_backends.h"
+#include "known_cache.h"
 
+static MemoryContext cache_context = NULL;	/* of all that is known */
 static HTAB *cache = NULL;
 static uint64 cache_generation;
 
@@ -35,26 +36,9 @@ static uint64 cache_generation;
 static void
 reset_cache(void)
 {
-	HASHCTL		control = {
-		.keysize = NAMEDATALEN,
-		.entrysize = sizeof(KnownBackend),
-		.hcxt = CacheMemoryContext
-	};
-
-	if (cache != NULL)
-	{
-		HASH_SEQ_STATUS status;
-		KnownBackend *known;
-
-		hash_seq_init(&status, cache);
-		while ((known = hash_seq_search(&status)) != NULL)
-			if (known->context != NULL)
-				MemoryContextDelete(known->context);
-		hash_destroy(cache);
-		cache = NULL;
-	}
-	cache = hash_create("dispatch backends", 16, &control,
-						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	cache = NULL;				/* in case of an error */
+	cache = known_cache_reset(&cache_context, "dispatch backends",
+							  NAMEDATALEN, sizeof(KnownBackend));
 	cache_generation = catalog_backends_generation;
 }
 
@@ -121,7 +105,7 @@ learn(KnownBackend *known, HeapTuple row, TupleDesc desc)
 			known->has_variables = true;
 
 	/* Complete: from here on it is the cache's. */
-	MemoryContextSetParent(context, CacheMemoryContext);
+	MemoryContextSetParent(context, cache_context);
 	known->context = context;
 	MemoryContextSwitchTo(old);
 }

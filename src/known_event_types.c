@@ -19,7 +19,6 @@
 #include "access/table.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -28,6 +27,7 @@
 #include "catalog.h"
 #include "event_type_row.h"
 #include "known_event_types.h"
+#include "known_cache.h"
 
 /* Publishers may make up a type for each event: then all are forgotten. */
 #define MAX_KNOWN 1024
@@ -39,6 +39,7 @@ typedef struct KnownEventType
 	EventType	type;
 } KnownEventType;
 
+static MemoryContext cache_context = NULL;	/* of all that is known */
 static HTAB *cache = NULL;
 static uint64 cache_generation;
 
@@ -46,26 +47,9 @@ static uint64 cache_generation;
 static void
 reset_cache(void)
 {
-	HASHCTL		control = {
-		.keysize = EVENT_TYPE_LEN,
-		.entrysize = sizeof(KnownEventType),
-		.hcxt = CacheMemoryContext
-	};
-
-	if (cache != NULL)
-	{
-		HASH_SEQ_STATUS status;
-		KnownEventType *known;
-
-		hash_seq_init(&status, cache);
-		while ((known = hash_seq_search(&status)) != NULL)
-			if (known->context != NULL)
-				MemoryContextDelete(known->context);
-		hash_destroy(cache);
-		cache = NULL;
-	}
-	cache = hash_create("dispatch event types", 16, &control,
-						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+	cache = NULL;				/* in case of an error */
+	cache = known_cache_reset(&cache_context, "dispatch event types",
+							  EVENT_TYPE_LEN, sizeof(KnownEventType));
 	cache_generation = catalog_event_types_generation;
 }
 
@@ -80,7 +64,7 @@ learn(KnownEventType *known, HeapTuple row, TupleDesc desc)
 	event_type_read(row, desc, &known->type);
 
 	/* Complete: from here on it is the cache's. */
-	MemoryContextSetParent(context, CacheMemoryContext);
+	MemoryContextSetParent(context, cache_context);
 	known->context = context;
 	MemoryContextSwitchTo(old);
 }

@@ -180,19 +180,11 @@ forget_wards_except(List *backends)
 	}
 }
 
-/* Does this server run workers at all? */
-static bool
-delivery_is_allowed(void)
-{
-	return setting_enabled &&
-		(setting_allowed_cluster_name[0] == '\0' ||
-		 strcmp(setting_allowed_cluster_name, cluster_name) == 0);
-}
 
 static bool
 wants_worker(const Backend *backend)
 {
-	return delivery_is_allowed() && backend->ours &&
+	return setting_enabled && settings_allow_cluster() && backend->ours &&
 		(backend->enabled || backend->dropping) &&
 		!(backend->dropping && (backend->force_drop || ward_of(backend)->is_drained));
 }

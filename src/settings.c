@@ -116,3 +116,10 @@ settings_define(void)
 
 	MarkGUCPrefixReserved("dispatch");
 }
+
+bool
+settings_allow_cluster(void)
+{
+	return setting_allowed_cluster_name[0] == '\0' ||
+		strcmp(setting_allowed_cluster_name, cluster_name) == 0;
+}

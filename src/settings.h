@@ -24,6 +24,9 @@ extern int	setting_log_level;
 
 extern void settings_define(void);
 
+/* Is this the cluster that dispatch.allowed_cluster_name names, if it does? */
+extern bool settings_allow_cluster(void);
+
 /* ereport() of a background process, as far as dispatch.log_level goes. */
 #define worker_log(elevel, rest) \
 	do { \

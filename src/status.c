@@ -12,7 +12,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -161,8 +160,7 @@ dispatch_why_no_worker(PG_FUNCTION_ARGS)
 	slot = database_slot_find(MyDatabaseId);
 	if (!setting_enabled)
 		why = "disabled";
-	else if (setting_allowed_cluster_name[0] != '\0' &&
-			 strcmp(setting_allowed_cluster_name, cluster_name) != 0)
+	else if (!settings_allow_cluster())
 		why = "other cluster";
 	else if (slot != NULL && slot->out_of_workers)
 		why = "no worker slot";

@@ -103,6 +103,7 @@ if [ "$what" != demo ]; then
 	need libipc-run-perl perl -MIPC::Run -e 1
 	need libdbd-pg-perl perl -MDBD::Pg -e 1
 	need libredis-perl perl -MRedis -e 1
+	need python3-redis /usr/bin/python3 -c 'import redis'
 	need strace command -v strace
 	need postgresql-plpython3-VERSION has_plpython
 fi

@@ -63,7 +63,7 @@ sub new
 
 	$ENV{LD_PRELOAD} = $allow if defined $allow;
 	$self->{seed} = $ENV{DISPATCH_FAULT_SEED} // time % 100_000;
-	note("$name: seed $self->{seed}");
+	diag("$name: seed $self->{seed}");
 	$self->{node} = new_cluster(
 		$name, "max_prepared_transactions = 100\nlog_statement = none\n"
 		  . "restart_after_crash = on\n" . ($settings // ''),
@@ -227,6 +227,8 @@ sub storm
 
 # ---- Cases
 
+# Runs them one after the other; what ends in an error is a failure, and leaves
+# nothing behind that the next one could rely on.
 sub run_cases
 {
 	my (@cases) = @_;
@@ -237,7 +239,7 @@ sub run_cases
 		my $started = time;
 
 		note("--- $name");
-		$run->($name);
+		last if !eval { $run->($name); 1 } && !fail("$name: $@");
 		note(sprintf '--- %s took %.1f s', $name, time - $started);
 	}
 	return;

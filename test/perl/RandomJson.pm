@@ -60,16 +60,16 @@ sub random_string
 {
 	my ($length) = @_;
 
-	return join '',
-	  map { chance(0.6) ? _character(pick(@PLAIN)) : chance(0.5) ? _character(pick(@ODD)) : pick(@WORDS) }
-	  1 .. rand $length;
+	return join '', map {
+		chance(0.6) ? _character(pick(@PLAIN)) : chance(0.5) ? _character(pick(@ODD)) : pick(@WORDS)
+	} 1 .. rand $length;
 }
 
 sub _digits { return join '', map { int rand 10 } 1 .. $_[0]; }
 
 sub _number
 {
-	my $number = (chance(0.3) ? '-' : '') . (1 + int rand 9) . _digits(rand(chance(0.1) ? 400 : 12));
+	my $number = pick('', '', '-') . (1 + int rand 9) . _digits(rand(chance(0.1) ? 400 : 12));
 
 	return pick(@LARGE) if chance(0.3);
 	$number .= '.' . _digits(1 + rand(chance(0.1) ? 300 : 8)) if chance(0.5);
@@ -148,9 +148,8 @@ sub write_json
 	my @members = map { [ $_, $last{$_} ] } shuffle sort keys %last;
 
 	unshift @members, [ $_->[0], random_value(0) ] foreach grep { chance(0.1) } @members;
-	return '{' . _blank()
-	  . join(',' . _blank(), map { _write_string($_->[0]) . ':' . _blank() . write_json($_->[1]) } @members)
-	  . _blank() . '}';
+	my @written = map { _write_string($_->[0]) . ':' . _blank() . write_json($_->[1]) } @members;
+	return '{' . _blank() . join(',' . _blank(), @written) . _blank() . '}';
 }
 
 sub _spell_number

@@ -68,7 +68,7 @@ sub loose_event
 	my $some = sub { random_string(10) . random_text(10) };
 	my $event = {
 		call => $call, key => one_or_none($some->()),
-		attributes => { type => [ 's', $some->() ], source => [ 's', $some->() ], random_extensions() } };
+		attributes => { random_extensions(), map { $_ => [ 's', $some->() ] } qw(type source) } };
 
 	$event->{attributes}{subject} = [ 's', $some->() ] if chance(0.5);
 	return $event;
@@ -99,10 +99,10 @@ sub random_cloudevent
 	my $event = { call => 'publish_cloudevent', key => one_or_none(random_text(10)) };
 	my %attributes = (
 		id => random_text(40), type => random_text(30),
-		source => pick('/shop', 'https://example.org:80/a%20b?c=d#e', 'urn:x:y', '?', 'mailto:a@b.org'),
+		source => pick('/shop', 'https://a.org:80/a%20b?c=d#e', 'urn:x:y', '?', 'mailto:a@b.org'),
 		subject => one_or_none(random_text(30)), time => one_or_none(random_time()),
 		dataschema => one_or_none(pick('urn:x', 'https://example.org/s.json#v1')));
-	my $json_type = one_or_none(pick('application/json', 'text/JSON; a=b', 'application/vnd.x+json'));
+	my $media_type = one_or_none(pick('application/json', 'text/JSON; a=b', 'application/x+json'));
 
 	$event->{attributes} = { random_extensions(),
 		map { $_ => [ 's', $attributes{$_} ] } grep { defined $attributes{$_} } keys %attributes };
@@ -110,10 +110,10 @@ sub random_cloudevent
 	elsif (chance(0.4))
 	{
 		$event->{text} = random_string(200);
-		$json_type = 'text/plain; charset=utf-8';
+		$media_type = 'text/plain; charset=utf-8';
 	}
 	elsif (chance(0.7)) { @$event{qw(bytes is_text)} = random_bytes(200); }
-	$event->{attributes}{datacontenttype} = [ 's', $json_type ] if defined $json_type;
+	$event->{attributes}{datacontenttype} = [ 's', $media_type ] if defined $media_type;
 	return $event;
 }
 
@@ -163,7 +163,8 @@ $session->do(q(
 	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
 	CREATE SCHEMA sink AUTHORIZATION sink;
 	SET ROLE sink;
-	CREATE TABLE sink.events (event_id uuid, event_type text, source text, subject text, key text, body text);
+	CREATE TABLE sink.events (
+		event_id uuid, event_type text, source text, subject text, key text, body text);
 	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
 	LANGUAGE sql AS $$
 		INSERT INTO sink.events
@@ -187,9 +188,14 @@ sub bytes
 	return $text;
 }
 
-sub object { my %members = @_; return [ 'o', [ map { [ $_, $members{$_} ] } sort keys %members ] ]; }
+sub object
+{
+	my %members = @_;
 
-# Those of a function, by name.
+	return [ 'o', [ map { [ $_, $members{$_} ] } sort keys %members ] ];
+}
+
+# Calls a function with arguments by name.
 sub call
 {
 	my ($function, %arguments) = @_;
@@ -214,7 +220,8 @@ sub publish
 	{
 		$attributes{data} = $event->{value} if $event->{value};
 		$attributes{data} = [ 's', $event->{text} ] if defined $event->{text};
-		$attributes{data_base64} = [ 's', encode_base64($event->{bytes}, '') ] if defined $event->{bytes};
+		$attributes{data_base64} = [ 's', encode_base64($event->{bytes}, '') ]
+		  if defined $event->{bytes};
 		$attributes{specversion} = [ 's', '1.0' ];
 		$arguments{event} = bytes(write_json(object(%attributes)));
 	}
@@ -254,8 +261,10 @@ foreach my $event (grep { $_->{value} } @events)
 # ---- What should have arrived
 
 my $stored = $session->selectall_hashref(
-	q(SELECT event_id, status, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00') AS time,
-		floor(extract(epoch FROM created_at) * 1000)::bigint AS milliseconds FROM dispatch.events),
+	q(SELECT event_id, status,
+		to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00') AS time,
+		floor(extract(epoch FROM created_at) * 1000)::bigint AS milliseconds
+	FROM dispatch.events),
 	'event_id');
 
 sub is_given { return $_[0]{call} eq 'publish_cloudevent'; }
@@ -285,7 +294,8 @@ sub expected_spelling
 	}
 	return spell_value(object(
 		expected_attributes($event, $id), $data ? (data => $data) : (),
-		defined $event->{bytes} ? (data_base64 => [ 's', encode_base64($event->{bytes}, '') ]) : ()));
+		defined $event->{bytes}
+		? (data_base64 => [ 's', encode_base64($event->{bytes}, '') ]) : ()));
 }
 
 # The data alone.
@@ -305,9 +315,10 @@ sub expected_fields
 		source => bytes($attributes{source}[1]), timestamp => $stored->{$id}{time}
 	} if $event->{envelope} eq 'cloudevents';
 	return {} if $event->{envelope} ne 'cloudevents_binary';
-	return {
-		defined expected_data($event) ? ('content-type' => $type ? $type->[1] : 'application/json') : (),
-		map { ("ce_$_" => bytes($attributes{$_}[1])) } keys %attributes };
+	my %fields = map { ("ce_$_" => bytes($attributes{$_}[1])) } keys %attributes;
+	$fields{'content-type'} = $type ? $type->[1] : 'application/json'
+	  if defined expected_data($event);
+	return \%fields;
 }
 
 # ---- What has arrived
@@ -334,7 +345,10 @@ wait_until(sub { $subscriber->wait_for_messages(0.1); keys %heard == @events }, 
 my %body = map { $_->[0] => $_->[1] } @{
 	$session->selectall_arrayref('SELECT event_id, body FROM sink.events') };
 $listener->do('SELECT 1');
-while (my $notification = $listener->pg_notifies) { $notified{ $notification->[0] } = $notification->[2]; }
+while (my $notification = $listener->pg_notifies)
+{
+	$notified{ $notification->[0] } = $notification->[2];
+}
 foreach my $n (0 .. $#events)
 {
 	$arrived{pubsub}[$n] = $heard{"e$n"};
@@ -350,9 +364,10 @@ foreach my $event (@events)
 {
 	my $row = $rows->{ $id{sql}[ $event->{n} ] } // next;
 	my %attributes = %{ $event->{attributes} };
-	my $key = $event->{key} // (is_given($event) ? $attributes{partitionkey} && $attributes{partitionkey}[1] : undef);
-	my @expected = ((map { $_ && $_->[1] } @attributes{qw(type source subject)}), $key);
+	my @expected = map { $_ && $_->[1] } @attributes{qw(type source subject partitionkey)};
 
+	$expected[3] = undef if !is_given($event);
+	$expected[3] = $event->{key} if defined $event->{key};
 	push @wrong, $event->{n}
 	  if join("\0", map { bytes($_) // '(null)' } @expected) ne
 	  join("\0", map { $_ // '(null)' } @$row{qw(event_type source subject key)});
@@ -375,7 +390,8 @@ sub spellings
 	my ($out, $err) = ('', '');
 	my $in = join '', map { encode_base64($_, '') . "\n" } @_;
 
-	IPC::Run::run([ '/usr/bin/python3', 'test/python/spell_json.py' ], '<', \$in, '>', \$out, '2>', \$err)
+	IPC::Run::run(
+		[ '/usr/bin/python3', 'test/python/spell_json.py' ], '<', \$in, '>', \$out, '2>', \$err)
 	  or die "spell_json.py: $err\n";
 	return split /\n/, $out;
 }
@@ -406,11 +422,11 @@ foreach my $backend (@backends)
 		$count{ $event->{call} }++;
 		# The text of the data is that of the server, but for a body {} that
 		# stands for null.
-		next if $spellings[$i] eq $expected && (!defined $event->{jsonb} || index($body, $event->{jsonb}) >= 0
-			|| $event->{jsonb} eq 'null');
+		my $jsonb = $event->{jsonb} // 'null';
+		next if $spellings[$i] eq $expected && ($jsonb eq 'null' || index($body, $jsonb) >= 0);
 		push @wrong, $event->{n};
-		diag("event $event->{n}, $event->{envelope}: " . substr($spellings[$i], 0, 300) . "\nexpected: "
-			  . substr($expected, 0, 300)) if @wrong < 3;
+		diag("event $event->{n}, $event->{envelope}: " . substr($spellings[$i], 0, 300)
+			  . "\nexpected: " . substr($expected, 0, 300)) if @wrong < 3;
 	}
 	is("@wrong", '', "$backend: each envelope, as another parser reads it, is what was published");
 
@@ -425,7 +441,7 @@ foreach my $backend (@backends)
 		push @wrong, $event->{n} if ($body // '') ne ($data // '') || defined $data && !defined $body;
 	}
 	is("@wrong", '', "$backend: the data alone is what was published");
-	cmp_ok($count{$_}, '>', 20, "$backend: $count{$_} of $_()")
+	cmp_ok($count{$_}, '>', 5, "$backend: $count{$_} of $_()")
 	  foreach qw(publish publish_binary publish_cloudevent);
 }
 

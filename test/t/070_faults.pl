@@ -15,7 +15,6 @@ use Test::More;
 
 my $bench = Faults->new('faults', $Faults::Calls::SETTINGS);
 
-diag("seed $bench->{seed}");
 run_cases(
 	pick_cases(40, Faults::Proxy::login_cuts($bench), Faults::Proxy::cuts($bench)),
 	Faults::Proxy::late_replies($bench),

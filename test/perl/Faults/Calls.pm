@@ -16,6 +16,7 @@ use DispatchTest;
 use Faults;
 use Strace;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $BACKEND = 'direct';
 my $MOST_CALLS = 60;			# beyond that, something calls for ever
@@ -24,6 +25,7 @@ my $EVENTS = 5;
 
 my $KILLS = 4;
 my $KILL_SECONDS = 60;
+my $PROGRESS_SECONDS = 1;
 # What is delivered until a position is stored and in the WAL.
 my $SPAN_EVENTS = 200;
 
@@ -136,8 +138,12 @@ sub storm
 			{
 				my $call = $KILLED_AT[ rand @KILLED_AT ];
 				my $n = $ONCE{$call} ? 1 : 1 + int rand 20;
-				my $pid = _worker($bench, $backend);
-				my $strace = Strace->attach($pid, "$call:signal=SIGKILL:when=$n");
+				my ($pid, $strace);
+
+				# Ends in a row without progress are blamed on an event.
+				sleep $PROGRESS_SECONDS;
+				$pid = _worker($bench, $backend);
+				$strace = Strace->attach($pid, "$call:signal=SIGKILL:when=$n");
 
 				note("$name: $call, call $n");
 				# Connecting is among them.

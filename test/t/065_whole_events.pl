@@ -1,0 +1,95 @@
+# What an event consists of is all in the views, whatever it consists of: the
+# attributes of a CloudEvent, and bytes.  So a dead letter can be looked at, and
+# is sent whole when it is tried again; when it has expired, its content is gone.
+
+use strict;
+use warnings;
+
+use Test::More;
+
+use DispatchTest;
+
+my $CLOUDEVENT = '{"specversion": "1.0", "id": "i-1", "source": "/s", "type": "given", "time": '
+  . '"2025-06-25T10:11:12Z", "datacontenttype": "a/b", "tenant": "acme", "data_base64": "AP8="}';
+my $SHOWN = q(event_type, data, attributes, encode(content, 'hex'));
+
+my $redis = RedisServer->new;
+my $node = new_cluster('whole', q(
+	dispatch.max_retries = 0
+	dispatch.published_retention = '10 s'), extra => [ '--no-sync', '--encoding=UTF8' ]);
+my $session = session($node);
+
+sub rows { return $session->selectall_arrayref("SELECT $SHOWN FROM $_[0] ORDER BY event_type"); }
+
+$session->do('CREATE EXTENSION dispatch');
+create_redis_backend($node, $redis);
+# So each event fails, and that alone.
+$redis->cli('SET', 'events', 'no stream');
+
+my @expected = (
+	[ 'binary', undef, '{"datacontenttype": "application/avro"}', '00ff' ],
+	[ 'extended', '{"a": 1}', '{"n": 7}', undef ],
+	[ 'given', undef, '{"id": "i-1", "time": "2025-06-25T10:11:12Z", "tenant": "acme", '
+		  . '"datacontenttype": "a/b"}', '00ff' ],
+	[ 'plain', '{"a": 1}', undef, undef ]);
+
+# publish(further arguments of the calls): one event of each kind
+sub publish
+{
+	my ($more) = @_;
+
+	$session->do("SELECT dispatch.publish('plain', 's', '{\"a\": 1}' $more)");
+	$session->do("SELECT dispatch.publish('extended', 's', '{\"a\": 1}',
+		options => '{\"extensions\": {\"n\": 7}}' $more)");
+	$session->do("SELECT dispatch.publish_binary('binary', 's', '\\x00ff', 'application/avro' $more)");
+	$session->do("SELECT dispatch.publish_cloudevent('$CLOUDEVENT' $more)");
+	return;
+}
+
+# ---- Not sent yet
+
+publish(", scheduled_at => 'epoch'::timestamptz + '900 years'");
+is_deeply(rows(q(dispatch.events WHERE status = 'scheduled')), \@expected,
+	'scheduled events are whole in dispatch.events');
+$session->do('TRUNCATE dispatch.scheduled');
+
+# ---- Dead letters
+
+publish('');
+ok($session->selectrow_array(q(SELECT dispatch.flush('60s'))), 'all is settled');
+is_deeply(rows('dispatch.dead_letters'), \@expected, 'dead letters are whole');
+is_deeply(rows(q(dispatch.events WHERE status = 'failed')), \@expected,
+	'so they are in dispatch.events');
+
+$redis->cli('DEL', 'events');
+is($session->selectrow_array('SELECT dispatch.retry_failed()'), 4, 'they are tried again');
+ok($session->selectrow_array(q(SELECT dispatch.flush('60s'))), 'all is settled again');
+my %body = map { $_->{fields}{event_type} => $_->{fields}{cloud_event} } $redis->xrange_all('events');
+is_deeply([ sort keys %body ], [qw(binary extended given plain)], 'and arrive');
+like($body{binary}, qr/"datacontenttype": "application\/avro", "data_base64": "AP8="}$/,
+	'the bytes, and what they are');
+like($body{extended}, qr/"n": 7, "data": \{"a": 1}}$/, 'the extension');
+like($body{given}, qr/"id": "i-1", "time": "2025-06-25T10:11:12Z", .*"tenant": "acme", "data_base64": "AP8="}$/,
+	'all that was given');
+is_deeply(rows(q(dispatch.events WHERE status = 'published')), \@expected,
+	'published events are whole in dispatch.events');
+
+# ---- Expired
+
+$redis->cli('DEL', 'events');
+$redis->cli('SET', 'events', 'no stream');
+publish('');
+ok($session->selectrow_array(q(SELECT dispatch.flush('60s'))), 'all has failed again');
+$session->do(q(ALTER SYSTEM SET dispatch.failed_retention = '1 s'));
+$session->do('SELECT pg_reload_conf()');
+wait_until(sub { !@{ rows('dispatch.dead_letters') } }, 'the end of dead letters', 30);
+is($session->selectrow_array(
+		q(SELECT count(*) FROM dispatch.exceptions
+		WHERE coalesce(data::text, options::text, content::text) IS NOT NULL)),
+	0, 'the content of an expired dead letter is gone');
+cmp_ok($session->selectrow_array(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'expired')),
+	'>', 0, 'but not that there was one');
+
+log_ok($node);
+$node->stop;
+done_testing();
