@@ -27,21 +27,13 @@
 
 #include "backoff.h"
 #include "delivery.h"
+#include "error_class.h"
 #include "session.h"
 #include "settings.h"
 #include "transport.h"
 
-/* Delays of connecting again, in ms. */
-#define OUTAGE_DELAY 200
-#define OUTAGE_MAX_DELAY 30000
-#define CONFIGURATION_DELAY 5000
-#define CONFIGURATION_MAX_DELAY 60000
-
-/* Delay (ms) of an event whose stream, topic or the like is not fit for it. */
-#define DESTINATION_DELAY 10000
-
-/* How often (ms) the log hears of outages of one kind. */
-#define OUTAGE_LOG_INTERVAL 10000
+/* No delay of connecting again is longer (ms): else the clock was set back. */
+#define LONGEST_DELAY 60000
 
 /* A connection that was ready for this long (ms) was a sound one. */
 #define SOUND_CONNECTION 1000
@@ -164,6 +156,7 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 					const char *text)
 {
 	Exception  *exception = &entry->exception;
+	const ErrorPolicy *policy = error_policy(error_class);
 	int			max_retries = entry->event->max_retries >= 0 ?
 		entry->event->max_retries : delivery->backend->max_retries;
 
@@ -173,12 +166,12 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 	if (!entry->is_retry)
 		*exception = new_exception(entry, EXCEPTION_RETRYING);
 	exception->status = EXCEPTION_RETRYING;
-	if (error_class != DISPATCH_DESTINATION)
+	if (policy->fate != FATE_WAIT)
 		exception->attempts++;
-	if (error_class == DISPATCH_DESTINATION)
+	if (policy->fate == FATE_WAIT)
 		exception->next_attempt_at =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DESTINATION_DELAY);
-	else if (error_class == DISPATCH_EVENT_REJECTED || exception->attempts > max_retries)
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), policy->wait);
+	else if (policy->fate == FATE_DEAD_LETTER || exception->attempts > max_retries)
 		exception->status = EXCEPTION_FAILED;
 	else
 		exception->next_attempt_at = next_attempt(delivery->backend, exception->attempts);
@@ -247,40 +240,6 @@ delivery_disconnect(Delivery *delivery)
 }
 
 /*
- * Once an outage, not once an attempt; and where outages of a moment follow
- * each other, of one now and then.
- */
-static void
-tell_of_outage(Delivery *delivery)
-{
-	OutageLog  *outage = &delivery->outage;
-	TimestampTz now = GetCurrentTimestamp();
-	bool		is_soon = now - outage->over_at < SOUND_CONNECTION * INT64CONST(1000) &&
-		now - outage->told_at < OUTAGE_LOG_INTERVAL * INT64CONST(1000);
-
-	if (outage->is_on && outage->error_class == delivery->error_class)
-		return;
-	if (is_soon && outage->error_class == delivery->error_class)
-	{
-		outage->is_on = true;
-		outage->untold++;
-		return;
-	}
-	worker_log(WARNING,
-			   (errmsg("backend \"%s\": %s", delivery->backend->name, delivery->error),
-				outage->untold == 0 ?
-				errdetail("Events wait; none counts this as an attempt.") :
-				errdetail("Events wait; none counts this as an attempt.  It was so %d more times since the last such message.",
-						  outage->untold),
-				delivery->error_class != DISPATCH_CONFIGURATION ? 0 :
-				errhint("Mend it with dispatch.alter_backend(), or at the broker.")));
-	outage->is_on = outage->is_told = true;
-	outage->error_class = delivery->error_class;
-	outage->told_at = now;
-	outage->untold = 0;
-}
-
-/*
  * The connection is of no use any more.  An idle one that the broker closed is
  * no trouble: it is opened again at once, and only if that fails, or what was
  * in flight is lost, somebody hears of it.
@@ -293,14 +252,15 @@ note_loss(Delivery *delivery)
 		delivery_in_flight(delivery) == 0 &&
 		delivery->failures == 0 &&
 		(!delivery->explained || delivery->error_class == DISPATCH_OUTAGE);
-	long		delay;
+	const ErrorPolicy *policy;
 
 	if (!delivery->explained)
 	{
 		delivery->error_class = DISPATCH_OUTAGE;
 		strlcpy(delivery->error, "the connection was lost", sizeof(delivery->error));
 	}
-	if (delivery->error_class == DISPATCH_CULPRIT_UNKNOWN)
+	policy = error_policy(delivery->error_class);
+	if (policy->send_singly)
 		delivery->singly = delivery_in_flight(delivery);
 	delivery_disconnect(delivery);
 	if (was_idle)
@@ -311,14 +271,13 @@ note_loss(Delivery *delivery)
 
 	delivery->failures++;
 	delivery->allowance = 1;
-	if (delivery->error_class == DISPATCH_CONFIGURATION)
-		delay = backoff_delay(delivery->failures, CONFIGURATION_DELAY, CONFIGURATION_MAX_DELAY);
-	else
-		delay = backoff_delay(delivery->failures, OUTAGE_DELAY, OUTAGE_MAX_DELAY);
-	delivery->next_attempt = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
-
+	delivery->next_attempt =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									backoff_delay(delivery->failures, policy->delay,
+												  policy->max_delay));
 	if (!delivery->is_silent)
-		tell_of_outage(delivery);
+		outage_log_begin(&delivery->outage, delivery->backend->name,
+						 delivery->error_class, delivery->error);
 }
 
 /* Is there anything to be sent? */
@@ -335,12 +294,8 @@ note_recovery(Delivery *delivery)
 	if (delivery->allowance >= ALLOWANCE_ENOUGH ||
 		(delivery_in_flight(delivery) == 0 && !has_waiting(delivery)))
 		delivery->failures = 0;
-	if (delivery->failures > 0 || !delivery->outage.is_on)
-		return;
-	if (delivery->outage.is_told)
-		worker_log(LOG, (errmsg("backend \"%s\": the broker is back", delivery->backend->name)));
-	delivery->outage.is_on = delivery->outage.is_told = false;
-	delivery->outage.over_at = GetCurrentTimestamp();
+	if (delivery->failures == 0)
+		outage_log_end(&delivery->outage, delivery->backend->name);
 }
 
 static void
@@ -377,10 +332,9 @@ may_send_more(const Delivery *delivery)
 static bool
 is_held_up(const Delivery *delivery, const Entry *entry)
 {
-	if (entry->event->key == NULL || delivery->backend->ordering != ORDER_STRICT)
-		return false;
-	return window_key_is_sent(delivery->window, entry) ||
-		window_key_is_sent(delivery->retries, entry);
+	return delivery->backend->ordering == ORDER_STRICT &&
+		(window_key_is_sent(delivery->window, entry) ||
+		 window_key_is_sent(delivery->retries, entry));
 }
 
 static bool
@@ -456,13 +410,23 @@ move_io(Delivery *delivery)
 	}
 }
 
+/* None, if it is further away than it can be: the clock was set back. */
+static long
+ms_to_next_attempt(const Delivery *delivery)
+{
+	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													 delivery->next_attempt);
+
+	return ms > LONGEST_DELAY ? 0 : ms;
+}
+
 void
 delivery_pump(Delivery *delivery)
 {
 	MemoryContext context = CurrentMemoryContext;
 
 	delivery->busy = false;
-	if (delivery->host.context == NULL && delivery->next_attempt > GetCurrentTimestamp())
+	if (delivery->host.context == NULL && ms_to_next_attempt(delivery) > 0)
 		return;
 
 	PG_TRY();
@@ -492,6 +456,6 @@ delivery_timeout(const Delivery *delivery)
 	if (delivery->busy)
 		return 0;
 	if (delivery->host.context == NULL)
-		return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), delivery->next_attempt);
+		return ms_to_next_attempt(delivery);
 	return delivery->wait.timeout_ms;
 }

@@ -12,18 +12,8 @@
 #include "dispatch_transport.h"
 #include "error_text.h"
 #include "message.h"
+#include "outage_log.h"
 #include "window.h"
-
-/* What the log has been told of an outage; outlives a delivery. */
-typedef struct OutageLog
-{
-	bool		is_on;			/* there is one, */
-	DispatchErrorClass error_class; /* of this class, */
-	bool		is_told;		/* that the log knows of */
-	TimestampTz told_at;		/* when it was told of one last */
-	TimestampTz over_at;		/* when the last one was over */
-	int			untold;			/* of how many it was not since */
-} OutageLog;
 
 typedef struct Delivery
 {

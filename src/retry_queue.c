@@ -190,7 +190,7 @@ retry_queue_match(RetryQueue *queue, List *exceptions)
 }
 
 List *
-retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
+retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now, long longest_delay,
 				 int maximum, TimestampTz *next_due)
 {
 	bool		held[KEY_COUNTERS] = {0};
@@ -203,8 +203,10 @@ retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
 		Exception  *exception = &item->exception;
 		uint32		key = exception->key_hash % KEY_COUNTERS;
 		bool		is_ordered = exception->has_key && ordering != ORDER_NONE;
+		/* Further away than it can be: the clock was set back. */
 		bool		is_due = exception->status == EXCEPTION_PARKED ||
-			exception->next_attempt_at <= now;
+			exception->next_attempt_at <= now ||
+			exception->next_attempt_at - now > longest_delay * INT64CONST(1000);
 
 		if (item->gone || (is_ordered && held[key]))
 			continue;

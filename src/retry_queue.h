@@ -39,10 +39,11 @@ extern void retry_queue_match(RetryQueue *queue, List *exceptions);
 
 /*
  * Picks events that may be tried now, as copies in the current memory
- * context, and marks them busy.  *next_due is set to when the next one will be
+ * context, and marks them busy.  No delay is longer than longest_delay (ms).
+ * *next_due is set to when the next one will be
  * due (0: none will without an outcome).
  */
 extern List *retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
-							  int maximum, TimestampTz *next_due);
+							  long longest_delay, int maximum, TimestampTz *next_due);
 
 #endif							/* RETRY_QUEUE_H */

@@ -15,6 +15,7 @@
 
 #include "catalog.h"
 #include "durability.h"
+#include "error_class.h"
 #include "exceptions.h"
 #include "message.h"
 #include "settings.h"
@@ -170,13 +171,16 @@ picked_exception(List *picked, const Event *event)
 void
 supply_retries(void)
 {
+	const Backend *backend = MyWorker.backend;
 	ReadStep	read = {0};
 	ListCell   *lc;
 
 	if (window_count(MyWorker.delivery->retries) > 0)
 		return;
-	read.picked = retry_queue_pick(MyWorker.queue, MyWorker.backend->ordering, MyWorker.turn_time,
-								   MyWorker.backend->batch_size, &MyWorker.next_retry);
+	read.picked = retry_queue_pick(MyWorker.queue, backend->ordering, MyWorker.turn_time,
+								   Max(Max(backend->retry_delay, backend->retry_max_delay),
+									   FATE_WAIT_MAX),
+								   backend->batch_size, &MyWorker.next_retry);
 	if (read.picked == NIL)
 		return;
 	if (!worker_run_step(read_retries, &read, "read events to try again"))

@@ -29,6 +29,7 @@
 
 #include "backoff.h"
 #include "catalog.h"
+#include "error_class.h"
 #include "report.h"
 #include "session.h"
 #include "settings.h"
@@ -148,7 +149,7 @@ current_state(void)
 	if (MyWorker.delivery == NULL)
 		return MyWorker.backend == NULL ? WORKER_STARTING : WORKER_MISCONFIGURED;
 	if (MyWorker.delivery->failures > 0)
-		return MyWorker.delivery->error_class == DISPATCH_CONFIGURATION ?
+		return error_policy(MyWorker.delivery->error_class)->needs_operator ?
 			WORKER_MISCONFIGURED : WORKER_OUTAGE;
 	if (retry_queue_count(MyWorker.queue) > RETRY_QUEUE_MAX)
 		return WORKER_BLOCKED;
@@ -184,17 +185,23 @@ has_room(void)
 		window->bytes <= (Size) setting_batch_bytes * 1024;
 }
 
+/*
+ * How long it is until one of our own short delays is over (ms).  Not at all, if
+ * that is further away than it can be: the clock was set back.
+ */
 static long
 ms_until(TimestampTz when)
 {
-	return TimestampDifferenceMilliseconds(MyWorker.turn_time, when);
+	long		ms = TimestampDifferenceMilliseconds(MyWorker.turn_time, when);
+
+	return ms > ERROR_MAX_DELAY ? 0 : ms;
 }
 
 /* Is there something to be read, and a place for it? */
 static bool
 can_read(void)
 {
-	return MyWorker.next_step <= MyWorker.turn_time && has_room() &&
+	return ms_until(MyWorker.next_step) == 0 && has_room() &&
 		(MyWorker.look || !cursor_at_end(MyWorker.cursor));
 }
 
@@ -203,7 +210,7 @@ static long
 turn_timeout(void)
 {
 	long		timeout = MyWorker.backend ? MyWorker.backend->sleep_time : ERROR_DELAY;
-	bool		may_step = MyWorker.next_step <= MyWorker.turn_time;
+	bool		may_step = ms_until(MyWorker.next_step) == 0;
 
 	/* News that came in with the last transaction. */
 	if (may_step &&
@@ -225,7 +232,8 @@ turn_timeout(void)
 		if (wanted >= 0)
 			timeout = Min(timeout, wanted);
 		if (MyWorker.next_retry != 0)
-			timeout = Min(timeout, ms_until(MyWorker.next_retry));
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(MyWorker.turn_time,
+																   MyWorker.next_retry));
 		if (can_read())
 			timeout = 0;
 	}
@@ -300,7 +308,7 @@ turn(void)
 
 	MemoryContextReset(CurrentMemoryContext);
 	MyWorker.turn_time = GetCurrentTimestamp();
-	may_step = MyWorker.next_step <= MyWorker.turn_time;
+	may_step = ms_until(MyWorker.next_step) == 0;
 
 	if (may_step && !follow_configuration())
 		return false;

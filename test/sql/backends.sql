@@ -2,6 +2,11 @@
 -- refused.  dispatch.backends is the configuration, whoever writes it.
 \set SHOW_CONTEXT never
 CREATE EXTENSION dispatch;
+\getenv directory PG_ABS_SRCDIR
+\set wait_for :directory '/sql/include/wait_for.sql'
+\set ECHO none
+\i :wait_for
+\set ECHO all
 
 --
 -- By functions
@@ -139,8 +144,9 @@ UPDATE dispatch.backends SET batch_size = 0 WHERE name = 'default';
 UPDATE dispatch.backends SET sleep_time = '0' WHERE name = 'default';
 UPDATE dispatch.backends SET max_retries = -1 WHERE name = 'default';
 UPDATE dispatch.backends SET retry_delay = '-1 s' WHERE name = 'default';
-UPDATE dispatch.backends SET retry_max_delay = '1 year' WHERE name = 'default';
+UPDATE dispatch.backends SET retry_max_delay = '24 days 1 ms' WHERE name = 'default';
 \set VERBOSITY default
+UPDATE dispatch.backends SET retry_max_delay = '24 days' WHERE name = 'default' RETURNING retry_max_delay;
 UPDATE dispatch.backends SET id = id + 1000 WHERE name = 'default';
 UPDATE dispatch.backends SET transport = 'sql' WHERE name = 'default';
 UPDATE dispatch.backends SET identity = 'another/1' WHERE name = 'default';
@@ -166,6 +172,8 @@ SELECT dispatch.drop_backend('default', NULL);
 SELECT dispatch.drop_backend('default', true);
 SELECT dispatch.drop_backend('default', true);
 UPDATE dispatch.backends SET dropping = false WHERE name = 'default';
+-- What is given up is nobody's to wait for.
+SELECT dispatch.flush('10 s');
 -- The name is free at once, and the events of the old one are not the new one's.
 BEGIN;
 SELECT dispatch.create_backend('default', 'notify');
@@ -175,18 +183,13 @@ SELECT dispatch.publish('for the new one', 's') IS NOT NULL AS published;
 SELECT name, state, pending FROM dispatch.backend_status WHERE state <> 'dropping' ORDER BY name;
 SELECT dispatch.drop_backend('default', true);
 SELECT dispatch.drop_backend('made up');
--- In the end nothing is left of them.
-DO $$
-BEGIN
-	FOR i IN 1..200 LOOP
-		EXIT WHEN NOT EXISTS (SELECT FROM dispatch.backends);
-		PERFORM pg_sleep(0.05);
-	END LOOP;
-END $$;
-SELECT (SELECT count(*) FROM dispatch.backends) AS backends,
-	(SELECT count(*) FROM dispatch.positions) AS positions,
-	(SELECT count(*) FROM dispatch.backend_secrets) AS secrets,
-	(SELECT count(*) FROM dispatch.scheduled) AS scheduled;
-SELECT event_type, backend, status FROM dispatch.events WHERE event_type = 'for the new one';
+-- In the end nothing is left of them but their events, and how far those were
+-- delivered.
+SELECT wait_for('NOT EXISTS (SELECT FROM dispatch.backends)');
+SELECT (SELECT count(*) FROM dispatch.backend_secrets) AS secrets,
+	(SELECT count(*) FROM dispatch.scheduled) AS scheduled,
+	(SELECT count(*) FROM dispatch.positions WHERE published > 0) AS positions;
+SELECT event_type, backend, status FROM dispatch.events ORDER BY created_at;
 
+DROP FUNCTION wait_for;
 DROP EXTENSION dispatch;

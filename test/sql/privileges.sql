@@ -31,7 +31,7 @@ SELECT role, kind, object FROM (
 		SELECT 'execute', p.proname::text || CASE WHEN p.prosecdef THEN ' (definer)' ELSE '' END
 		FROM pg_proc AS p
 		WHERE p.pronamespace = 'dispatch'::regnamespace AND has_function_privilege(role, p.oid, 'EXECUTE')
-			AND p.prorettype <> 'trigger'::regtype
+			AND (p.prorettype <> 'trigger'::regtype OR p.proname LIKE 'publish%')
 		UNION ALL
 		SELECT lower(priv), c.relname
 		FROM pg_class AS c, unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS priv

@@ -1,20 +1,15 @@
 -- What the views and flush() tell: how each event and each backend fares.
 \set SHOW_CONTEXT never
 CREATE EXTENSION dispatch;
-CREATE FUNCTION wait_for(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-	met boolean;
-BEGIN
-	FOR i IN 1..200 LOOP
-		EXECUTE 'SELECT ' || condition INTO met;
-		EXIT WHEN met;
-		PERFORM pg_sleep(0.05);
-	END LOOP;
-	RETURN met;
-END $$;
+\getenv directory PG_ABS_SRCDIR
+\set wait_for :directory '/sql/include/wait_for.sql'
+\set ECHO none
+\i :wait_for
+\set ECHO all
 
 -- No backend at all
 SELECT * FROM dispatch.events;
+SELECT * FROM dispatch.dead_letters;
 SELECT * FROM dispatch.backend_status;
 SELECT dispatch.flush();
 
@@ -88,12 +83,53 @@ SELECT ok, detail <> '' AS detail, elapsed < '10 s' AS elapsed FROM dispatch.che
 SELECT ok, detail, elapsed < '10 s' AS elapsed FROM dispatch.check_backend('default');
 SELECT ok, detail FROM dispatch.check_backend('paused');
 SELECT dispatch.drop_backend('outage', true);
--- An event that is too large for the transport stops it, and says why.
+
+-- An event that can never be delivered is a dead letter at once, with the
+-- reason; the others go on, also those of its key.
 SELECT dispatch.create_backend('failing', 'notify');
-SELECT dispatch.publish('10', 's', to_jsonb(repeat('x', 10000)), 'failing') IS NOT NULL AS published;
-SELECT wait_for($$(SELECT state = 'event failed' FROM dispatch.backend_status WHERE name = 'failing')$$);
-SELECT state, pending, published, last_error, last_error_at IS NOT NULL AS error_at FROM dispatch.backend_status WHERE name = 'failing';
-SELECT dispatch.drop_backend('failing', true);
+SELECT dispatch.publish('10', 's', to_jsonb(repeat('x', 10000)), 'failing', 'k') AS event_id \gset
+SELECT dispatch.publish('10 after', 's', backend => 'failing', key => 'k') IS NOT NULL AS published;
+SELECT dispatch.flush('10 s', 'failing');
+SELECT state, pending, oldest_pending, retrying, failed, published, retried, last_error,
+	last_error_at IS NOT NULL AS error_at, next_attempt_at
+FROM dispatch.backend_status WHERE name = 'failing';
+SELECT event_type, status, attempts, next_attempt_at, last_error
+FROM dispatch.events WHERE backend = 'failing' ORDER BY event_type;
+SELECT event_id = :'event_id' AS id, backend, event_type, source, subject, key, length(data #>> '{}') AS data,
+	options, attempts, first_error = last_error AS error, first_failed_at = last_failed_at AS time,
+	last_failed_at >= created_at AS later, attributes, content
+FROM dispatch.dead_letters;
+-- Tried again, it fails again; given up, it is no dead letter any more.
+SELECT dispatch.retry_failed('paused'), dispatch.retry_failed('failing', 'no type');
+SELECT dispatch.retry(:'event_id', 'paused');
+SELECT dispatch.retry(:'event_id');
+SELECT wait_for($$EXISTS (SELECT FROM dispatch.dead_letters)$$);
+SELECT dispatch.retry_failed('failing', '10');
+SELECT wait_for($$EXISTS (SELECT FROM dispatch.dead_letters)$$);
+SELECT event_type, attempts FROM dispatch.dead_letters;
+SELECT dispatch.discard(:'event_id');
+SELECT event_type, status, attempts FROM dispatch.events WHERE event_id = :'event_id';
+SELECT count(*) FROM dispatch.dead_letters;
+SELECT failed, pending, retrying FROM dispatch.backend_status WHERE name = 'failing';
+SELECT dispatch.retry(:'event_id');
+SELECT dispatch.retry_failed();
+
+-- It can be delivered once the backend is altered: it goes on in its new form.
+-- (Too large in its envelope, but not alone.)
+SELECT dispatch.publish('10 large', 's', to_jsonb(repeat('x', 7900)), 'failing') AS event_id \gset
+SELECT dispatch.flush('10 s', 'failing');
+SELECT status FROM dispatch.events WHERE event_id = :'event_id';
+SELECT dispatch.alter_backend('failing', '{"envelope": "data"}');
+SELECT dispatch.retry_failed('failing');
+SELECT wait_for($$NOT EXISTS (SELECT FROM dispatch.events WHERE event_type = '10 large' AND status <> 'published')$$);
+SELECT status, attempts, last_error FROM dispatch.events WHERE event_id = :'event_id';
+
+-- A dead letter is not undelivered: it is in the way of nothing, and is given
+-- up with its backend.
+SELECT dispatch.publish('10 dead', 's', to_jsonb(repeat('x', 10000)), 'failing') IS NOT NULL AS published;
+SELECT dispatch.flush('10 s', 'failing');
+SELECT status FROM dispatch.events WHERE event_type = '10 dead';
+SELECT dispatch.drop_backend('failing');
 -- The name of a backend whose dropping is not over can be in use again.
 SELECT dispatch.create_backend('failing', 'notify');
 SELECT dispatch.flush('5 s', 'failing');
@@ -105,7 +141,7 @@ SELECT dispatch.publish('11', 's', backend => 'failing') IS NOT NULL AS publishe
 SELECT dispatch.flush(backend => 'failing');
 SELECT dispatch.drop_backend('failing'), dispatch.drop_backend('paused', true);
 SELECT wait_for($$(SELECT count(*) = 1 FROM dispatch.backends)$$);
-SELECT event_type, backend, status FROM dispatch.events WHERE event_type IN ('7', '9', '10', '11') ORDER BY event_type;
+SELECT event_type, backend, status FROM dispatch.events WHERE event_type IN ('7', '9', '10', '10 after', '10 dead', '11') ORDER BY event_type;
 
 -- Many: exact up to 10000
 SELECT dispatch.pause_backend('default');

@@ -382,7 +382,8 @@ sub is_refused
 
 	return 1 if $backend =~ /notify|sql/ && defined $event->{bytes} && !$event->{is_text}
 	  && !is_wrapped($event);
-	return $backend eq 'notify' && length($arrived{stream}[ $event->{n} ] // '') > $NOTIFICATION_MAX;
+	return $backend eq 'notify'
+	  && length($arrived{stream}[ $event->{n} ] // '') > $NOTIFICATION_MAX;
 }
 
 sub spellings
@@ -438,7 +439,8 @@ foreach my $backend (@backends)
 
 		$count{ $event->{call} }++;
 		# What is not there is an empty text, where nothing can be.
-		push @wrong, $event->{n} if ($body // '') ne ($data // '') || defined $data && !defined $body;
+		push @wrong, $event->{n}
+		  if ($body // '') ne ($data // '') || defined $data && !defined $body;
 	}
 	is("@wrong", '', "$backend: the data alone is what was published");
 	cmp_ok($count{$_}, '>', 5, "$backend: $count{$_} of $_()")

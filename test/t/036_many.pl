@@ -1,0 +1,91 @@
+# Very many events fail at once. There is a limit to how many may wait for
+# another attempt: beyond it the backend is blocked, reads no more, and says so;
+# and all of them are tried again when somebody asks for it.
+
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use DispatchTest;
+
+my $LIMIT = 100_000;			# RETRY_QUEUE_MAX
+
+my $node = new_cluster('many', q(
+	dispatch.max_retries = 0
+	shared_buffers = '256MB'
+	max_wal_size = '4GB'
+	log_statement = none));
+my $session = session($node);
+
+sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+
+$session->do(q(CREATE EXTENSION dispatch));
+$session->do(q(
+	CREATE ROLE sink;
+	GRANT USAGE ON SCHEMA dispatch TO sink;
+	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
+	CREATE SCHEMA sink AUTHORIZATION sink;
+	SET ROLE sink;
+	CREATE TABLE sink.state (mended boolean, delivered bigint);
+	INSERT INTO sink.state VALUES (false, 0);
+	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
+	LANGUAGE plpgsql AS $$
+	BEGIN
+		IF (SELECT mended FROM sink.state) THEN
+			UPDATE sink.state SET delivered = delivered + cardinality(events);
+		ELSE
+			RETURN QUERY SELECT e.event_id, 'not today', false FROM unnest(events) AS e;
+		END IF;
+	END $$;
+	RESET ROLE));
+$session->do(q(INSERT INTO dispatch.backends (name, transport, owner, options)
+	VALUES ('default', 'sql', 'sink',
+	'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')));
+
+# ---- More dead letters than the limit, all tried again
+
+my $count = $LIMIT + 3_000;
+$session->do(q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
+	undef, $count);
+ok(sql(q(SELECT dispatch.flush('60 s'))), 'they all fail');
+is(sql('SELECT failed FROM dispatch.backend_status'), $count, 'and are dead letters');
+$session->do('UPDATE sink.state SET mended = true');
+is(sql('SELECT dispatch.retry_failed()'), $count, 'they are all to be tried again');
+eval {
+	wait_until(sub { sql('SELECT delivered FROM sink.state') >= $count }, 'all are delivered', 30);
+};
+is(sql('SELECT delivered FROM sink.state'), $count, 'retry_failed() of more than the limit');
+eval {
+	wait_until(sub { !sql('SELECT pending FROM dispatch.backend_status') }, 'nothing is pending', 5);
+};
+is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'no row is left');
+
+# ---- Blocked
+
+$session->do('DELETE FROM dispatch.exceptions');
+$session->do('SELECT dispatch.announce_exceptions()');
+$session->do('UPDATE sink.state SET mended = false');
+$session->do(q(UPDATE dispatch.backends SET max_retries = 10, retry_delay = '1 hour'));
+$session->do(q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
+	undef, $LIMIT + 5_000);
+wait_for_state($node, 'default', 'blocked');
+my $open = sql(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'retrying'));
+ok($open > $LIMIT && $open <= $LIMIT + 3_000, 'no more than the limit and what was in flight fail')
+  or diag($open);
+is(sql('SELECT pending FROM dispatch.backend_status'), $LIMIT + 5_000, 'all are pending');
+
+$session->do('UPDATE sink.state SET mended = true, delivered = 0');
+$session->do('UPDATE dispatch.exceptions SET next_attempt_at = now()');
+$session->do('SELECT dispatch.announce_exceptions()');
+eval {
+	wait_until(sub { !sql('SELECT pending FROM dispatch.backend_status') },
+		'all are delivered', 30);
+};
+is(sql('SELECT pending FROM dispatch.backend_status'), 0, 'it goes on when they are settled');
+is(sql('SELECT delivered FROM sink.state'), $LIMIT + 5_000, 'each is delivered, once');
+
+log_ok($node, qr/could not/);
+$node->stop;
+done_testing();

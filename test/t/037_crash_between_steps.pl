@@ -1,0 +1,180 @@
+# The worker is killed at random moments while events of several keys fail and
+# succeed. Whatever was in its memory is forgotten; what is stored must agree
+# with itself: an event has a row among the exceptions if and only if the
+# stored position has passed it, so none is lost, none is both delivered and a
+# dead letter, and none of a key goes ahead of one that it must follow.
+
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use DispatchTest;
+
+my $ROUNDS = 10;
+my $seed = $ENV{DISPATCH_SEED} // time ^ $$;
+srand $seed;
+note("seed $seed");
+
+my $node = new_cluster('crashes', q(
+	restart_after_crash = on
+	dispatch.retry_backoff = off
+	dispatch.retry_delay = '100 ms'
+	dispatch.max_retries = 2
+	wal_writer_delay = '20 ms'));
+my $session;
+
+sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+
+sub connect_again
+{
+	wait_until(sub { $session = session($node); $session->ping }, 'a connection');
+	return;
+}
+
+# data is {"n": ..., "fail": attempts that fail}. What the function notes and
+# what the worker stores are lost by a crash in the order of the WAL, that is
+# never the first without the second.
+connect_again();
+$session->do(q(CREATE EXTENSION dispatch));
+$session->do(q(
+	CREATE ROLE sink;
+	GRANT USAGE ON SCHEMA dispatch TO sink;
+	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
+	CREATE SCHEMA sink AUTHORIZATION sink;
+	SET ROLE sink;
+	CREATE SEQUENCE sink.calls;
+	CREATE TABLE sink.attempts (
+		id bigserial, call bigint, event_id uuid, key text, n integer, ok boolean);
+	CREATE INDEX ON sink.attempts (event_id);
+	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
+	LANGUAGE plpgsql AS $$
+	DECLARE
+		event dispatch.event;
+		this bigint := nextval('sink.calls');
+		data jsonb;
+		tries integer;
+	BEGIN
+		FOREACH event IN ARRAY events LOOP
+			data := event.body::jsonb;
+			SELECT count(*) INTO tries FROM sink.attempts AS a WHERE a.event_id = event.event_id;
+			INSERT INTO sink.attempts (call, event_id, key, n, ok)
+			VALUES (this, event.event_id, event.key, (data ->> 'n')::int,
+				tries >= (data ->> 'fail')::int);
+			IF tries < (data ->> 'fail')::int THEN
+				RETURN NEXT (event.event_id, 'attempt ' || tries + 1, false)::dispatch.failure;
+			END IF;
+		END LOOP;
+	END $$;
+	RESET ROLE));
+$session->do(q(INSERT INTO dispatch.backends (name, transport, owner, options, batch_size)
+	VALUES ('default', 'sql', 'sink',
+	'{"function": "sink.take(dispatch.event[])", "envelope": "data"}', 10)));
+
+my $n = 0;
+
+# A transaction of a few events that fail up to twice (and then are delivered)
+# or for ever (and become dead letters).
+sub publish
+{
+	$session->begin_work;
+	foreach (1 .. 1 + rand 10)
+	{
+		my $fail = (0, 0, 0, 0, 1, 2, 1_000)[ rand 7 ];
+
+		$n++;
+		$session->do(q(SELECT dispatch.publish('t', 's', ?, key => ?)),
+			undef, qq({"n": $n, "fail": $fail}), 'k' . int rand 6);
+	}
+	$session->commit;
+	return;
+}
+
+# Invariants of what is stored, whatever the worker has in mind.
+sub contradictions
+{
+	my %bad = (
+		'a row for an event that the position has not passed' => q(
+			SELECT count(*) FROM dispatch.exceptions AS x
+			JOIN dispatch.outbox AS o USING (event_id)
+			LEFT JOIN dispatch.positions AS p ON p.backend_id = o.backend_id
+			WHERE p.backend_id IS NULL OR NOT (pg_visible_in_snapshot(o.xid, p.before_snapshot)
+				OR pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)),
+		'passed by the position, but neither delivered nor an exception' => q(
+			SELECT count(*) FROM dispatch.outbox AS o
+			JOIN dispatch.positions AS p ON p.backend_id = o.backend_id
+			WHERE (pg_visible_in_snapshot(o.xid, p.before_snapshot)
+				OR pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)
+			AND NOT EXISTS (SELECT FROM dispatch.exceptions AS x WHERE x.event_id = o.event_id)
+			AND NOT EXISTS (SELECT FROM sink.attempts AS a WHERE a.event_id = o.event_id AND a.ok)),
+		'delivered and a dead letter' => q(
+			SELECT count(*) FROM dispatch.exceptions AS x JOIN sink.attempts AS a USING (event_id)
+			WHERE x.status = 'failed' AND a.ok));
+
+	# In one snapshot: the worker goes on meanwhile.
+	$session->do('BEGIN ISOLATION LEVEL REPEATABLE READ');
+	my @found = grep { sql($bad{$_}) > 0 } sort keys %bad;
+	$session->do('COMMIT');
+	return @found;
+}
+
+my @found;
+foreach my $round (1 .. $ROUNDS)
+{
+	publish() foreach 1 .. 8;
+	sleep rand 0.4;
+	push @found, map { "round $round: $_" } contradictions();
+	my $pid = backend_pid($node, 'default');
+	kill 'KILL', $pid if defined $pid;
+	if (defined $pid)
+	{
+		wait_until(sub { !$session->ping }, 'the crash', 20);
+		connect_again();
+	}
+	push @found, map { "after round $round: $_" } contradictions();
+}
+is_deeply(\@found, [], 'what is stored agrees with itself, before and after each crash');
+
+wait_until(
+	sub {
+		sql(q(SELECT dispatch.flush('20 s')))
+		  && sql('SELECT pending FROM dispatch.backend_status') == 0;
+	},
+	'all is settled', 40);
+is_deeply([ contradictions() ], [], 'and in the end');
+is(sql('SELECT count(*) FROM dispatch.outbox'), $n, 'all that was committed is there');
+my $counts = $session->selectrow_hashref(q(
+	SELECT count(*) FILTER (WHERE d AND NOT l) AS delivered, count(*) FILTER (WHERE l AND NOT d) AS dead,
+		count(*) FILTER (WHERE l AND d) AS both, count(*) FILTER (WHERE NOT l AND NOT d) AS none
+	FROM (SELECT EXISTS (SELECT FROM sink.attempts AS a WHERE a.event_id = o.event_id AND a.ok) AS d,
+		EXISTS (SELECT FROM dispatch.dead_letters AS l WHERE l.event_id = o.event_id) AS l
+		FROM dispatch.outbox AS o) AS e));
+is($counts->{both}, 0, 'no event is delivered and a dead letter');
+is($counts->{none}, 0, 'no event is neither');
+is(sql(q(SELECT count(*) FROM dispatch.dead_letters WHERE data ->> 'fail' <> '1000')), 0,
+	'no attempt was counted twice: only what fails for ever is a dead letter');
+cmp_ok($counts->{dead}, '>', 0, 'there are dead letters');
+is(sql(q(SELECT published FROM dispatch.backend_status)), $counts->{delivered},
+	'the counter of published events is right, though it was stored but now and then');
+
+# Order: events that never failed come as they were published, by key.
+is(sql(q(SELECT count(*) FROM (
+	SELECT n, lag(n) OVER (PARTITION BY key ORDER BY min(id)) AS previous
+	FROM sink.attempts GROUP BY key, n HAVING bool_and(ok)) AS o WHERE n < previous)), 0,
+	'first deliveries of events that did not fail are in the order of their key');
+
+# And none was first sent in a later call than the one in which an earlier one
+# of its key is known to have failed, before that was settled.
+is(sql(q(
+	SELECT count(*) FROM (
+		SELECT key, n, min(call) AS known, max(call) AS settled
+		FROM sink.attempts GROUP BY key, n HAVING NOT bool_and(ok)) AS f
+	JOIN (SELECT key, n, min(call) AS sent FROM sink.attempts GROUP BY key, n) AS s
+	ON s.key = f.key AND s.n > f.n AND s.sent > f.known AND s.sent < f.settled)), 0,
+	'no event is sent past one that has failed');
+
+my @unclean = log_lines($node, qr/PANIC:|TRAP:|could not (?:read|store|take)/);
+is_deeply(\@unclean, [], 'the log has no complaint');
+$node->stop;
+done_testing();
