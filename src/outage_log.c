@@ -38,7 +38,8 @@ outage_log_begin(OutageLog *outage, const char *backend,
 	outage->is_on = true;
 	outage->error_class = error_class;
 	if (outage->is_told ||
-		(outage->since - outage->over_at < moment && now - outage->since < moment &&
+		(outage->told_class == error_class &&
+		 outage->since - outage->over_at < moment && now - outage->since < moment &&
 		 now - outage->told_at < OUTAGE_LOG_INTERVAL * INT64CONST(1000)))
 		return;
 	worker_log(WARNING,
@@ -51,6 +52,7 @@ outage_log_begin(OutageLog *outage, const char *backend,
 				errhint("Mend it with dispatch.alter_backend(), or at the broker.")));
 	outage->is_told = true;
 	outage->told_at = now;
+	outage->told_class = error_class;
 	outage->untold = 0;
 }
 

@@ -19,7 +19,8 @@ typedef struct OutageLog
 	TimestampTz since;			/* since then, */
 	DispatchErrorClass error_class; /* of this class, */
 	bool		is_told;		/* that the log knows of */
-	TimestampTz told_at;		/* when it was told of one last */
+	TimestampTz told_at;		/* when it was told of one last, */
+	DispatchErrorClass told_class;	/* of which class */
 	TimestampTz over_at;		/* when the last one was over */
 	int			untold;			/* outages since then */
 } OutageLog;

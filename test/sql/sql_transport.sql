@@ -5,8 +5,10 @@ CREATE EXTENSION dispatch;
 \getenv directory PG_ABS_SRCDIR
 \set recorder :directory '/sql/include/recorder.sql'
 \set remove_recorder :directory '/sql/include/remove_recorder.sql'
+\set wait_for :directory '/sql/include/wait_for.sql'
 \set ECHO none
 \i :recorder
+\i :wait_for
 \set ECHO all
 
 -- A batch arrives whole, in order, as the owner.
@@ -25,22 +27,9 @@ FROM (SELECT *, row_number() OVER (ORDER BY n) FROM recorder.events) AS e;
 SELECT name, state, pending, published, last_error FROM dispatch.backend_status;
 
 --
--- Failures.  An event that fails stops its backend, visibly, with the reason;
--- the events before it are delivered, and it goes on when it is resumed.
+-- Failures.  What an event does wrong is held against it alone: it costs it an
+-- attempt, the last of which makes it a dead letter, and the others go on.
 --
-CREATE FUNCTION fares(name text) RETURNS TABLE (state text, pending bigint, published bigint, last_error text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	-- Until the worker has got as far as it can
-	FOR i IN 1..100 LOOP
-		PERFORM pg_sleep(0.05);
-		PERFORM dispatch.flush('0.05s', fares.name);
-		SELECT s.state, s.pending, s.published, s.last_error INTO state, pending, published, last_error
-		FROM dispatch.backend_status AS s WHERE s.name = fares.name;
-		EXIT WHEN state = 'event failed' OR (state = 'running' AND pending = 0);
-	END LOOP;
-	RETURN NEXT;
-END $$;
 SET ROLE regress_recorder;
 CREATE TABLE recorder.troubles (event_type text, trouble text);
 CREATE FUNCTION recorder.picky(events dispatch.event[]) RETURNS SETOF dispatch.failure LANGUAGE plpgsql AS $$
@@ -74,19 +63,28 @@ BEGIN
 END $$;
 RESET ROLE;
 TRUNCATE recorder.events;
-INSERT INTO dispatch.backends (name, transport, options, owner)
-VALUES ('picky', 'sql', '{"function": "recorder.picky(dispatch.event[])", "timeout": 0.5}', 'regress_recorder');
+INSERT INTO dispatch.backends (name, transport, options, owner, max_retries, retry_delay, retry_backoff)
+VALUES ('picky', 'sql', '{"function": "recorder.picky(dispatch.event[])", "timeout": 2}', 'regress_recorder', 0, '1 day', false);
 
+-- No retry: a dead letter at once, which is delivered when it is tried again.
 CREATE PROCEDURE run(trouble text) LANGUAGE plpgsql AS $$
+DECLARE
+	e record;
 BEGIN
 	INSERT INTO recorder.troubles VALUES ('bad', trouble);
 	PERFORM dispatch.publish(t, 's', backend => 'picky') FROM unnest('{good,bad,after}'::text[]) AS t;
 	COMMIT;
-	RAISE INFO '%', (SELECT f FROM fares('picky') AS f);
+	ASSERT dispatch.flush('20 s', 'picky');
+	RAISE INFO '%', (SELECT (state, pending, retrying, failed, retried, next_attempt_at)
+		FROM dispatch.backend_status WHERE name = 'picky');
+	FOR e IN SELECT event_type, attempts, first_error, last_error FROM dispatch.dead_letters LOOP
+		RAISE INFO '%', e;
+	END LOOP;
+	RAISE INFO '%', (SELECT string_agg(event_type, ' ' ORDER BY n) FROM recorder.events);
 	DELETE FROM recorder.troubles;
-	PERFORM dispatch.resume_backend('picky');
+	PERFORM dispatch.retry_failed('picky');
 	COMMIT;
-	RAISE INFO '%', (SELECT (state, pending) FROM fares('picky') AS f);
+	ASSERT wait_for($w$NOT EXISTS (SELECT FROM dispatch.events WHERE backend = 'picky' AND status <> 'published')$w$);
 	RAISE INFO '%', (SELECT string_agg(event_type, ' ' ORDER BY n) FROM recorder.events);
 	DELETE FROM recorder.events;
 END $$;
@@ -100,31 +98,101 @@ CALL run('role');
 CALL run('secrets');
 DROP PROCEDURE run;
 
--- What becomes of the function, and of its owner, later
-SELECT dispatch.publish('before', 's', backend => 'picky') IS NOT NULL AS published;
-SELECT state, pending FROM fares('picky');
+-- A permanent failure is the end, whatever retries there are left, for a day.
+UPDATE dispatch.backends SET max_retries = 5 WHERE name = 'picky';
+INSERT INTO recorder.troubles VALUES ('bad', 'permanent');
+SELECT dispatch.publish('bad', 's', backend => 'picky') IS NOT NULL AS published;
+SELECT dispatch.flush('20 s', 'picky');
+SELECT event_type, status, attempts, next_attempt_at, last_error FROM dispatch.events WHERE event_type = 'bad' AND status <> 'published';
+SELECT dispatch.discard(event_id) FROM dispatch.dead_letters;
+
+-- One that may come right waits, and those of its key with it; others do not.
+UPDATE recorder.troubles SET trouble = 'not yet';
+SELECT dispatch.publish('bad', 's', backend => 'picky', key => 'k') AS event_id \gset
+SELECT dispatch.flush('20 s', 'picky');
+SELECT count(dispatch.publish(t, 's', backend => 'picky', key => k))
+FROM (VALUES ('parked 1', 'k'), ('other', 'l'), ('parked 2', 'k'), ('none', NULL)) AS v (t, k);
+SELECT dispatch.flush('20 s', 'picky');
+SELECT event_type, status, attempts, last_error,
+	next_attempt_at - created_at BETWEEN '1 day' AND '1 day 1 min' AS in_a_day
+FROM dispatch.events WHERE backend = 'picky' AND key IS NOT NULL ORDER BY event_id;
+SELECT state, pending, retrying, failed, last_error, oldest_pending = (
+	SELECT created_at FROM dispatch.events WHERE event_id = :'event_id') AS oldest
+FROM dispatch.backend_status WHERE name = 'picky';
+SELECT string_agg(event_type, ' ' ORDER BY n) FROM recorder.events;
+-- They are no dead letters, but undelivered.
+SELECT dispatch.retry(:'event_id');
+SELECT dispatch.retry_failed('picky');
+SELECT dispatch.drop_backend('picky');
+-- What waits for its day is given up with its backend, but not by itself.
+SELECT dispatch.drop_backend('picky', true);
+SELECT wait_for($$NOT EXISTS (SELECT FROM dispatch.backends WHERE name = 'picky')$$);
+SELECT event_type, backend, status, next_attempt_at - created_at > '1 day' AS next
+FROM dispatch.events WHERE key = 'k' ORDER BY event_id;
+
+-- Retries without end, and in the end they help: in the order of the key.
+INSERT INTO dispatch.backends (name, transport, options, owner, max_retries, retry_delay, retry_backoff)
+VALUES ('picky', 'sql', '{"function": "recorder.picky(dispatch.event[])"}', 'regress_recorder', 1000000, '20 ms', false);
+TRUNCATE recorder.events;
+SELECT dispatch.publish('bad', 's', backend => 'picky', key => 'k') IS NOT NULL AS published;
+SELECT wait_for($$EXISTS (SELECT FROM dispatch.events WHERE backend = 'picky' AND status = 'retrying' AND attempts > 2)$$);
+SELECT count(dispatch.publish(t, 's', backend => 'picky', key => k))
+FROM (VALUES ('parked 1', 'k'), ('other', 'l'), ('parked 2', 'k')) AS v (t, k);
+SELECT dispatch.flush('20 s', 'picky');
+SELECT event_type, status, last_error FROM dispatch.events WHERE backend = 'picky' ORDER BY event_id;
+SELECT retried > 2 AS retried FROM dispatch.backend_status WHERE name = 'picky';
+DELETE FROM recorder.troubles;
+SELECT wait_for($$(SELECT pending = 0 FROM dispatch.backend_status WHERE name = 'picky')$$);
+SELECT event_type, status, attempts, next_attempt_at, last_error FROM dispatch.events WHERE backend = 'picky' ORDER BY event_id;
+SELECT string_agg(event_type, ' ' ORDER BY n) FROM recorder.events;
+SELECT pending, retrying, failed, published FROM dispatch.backend_status WHERE name = 'picky';
+-- The event's own limit comes first.
+INSERT INTO recorder.troubles VALUES ('bad', 'rejected');
+SELECT dispatch.publish('bad', 's', backend => 'picky', max_retries => 2) IS NOT NULL AS published;
+SELECT wait_for($$EXISTS (SELECT FROM dispatch.dead_letters)$$);
+SELECT event_type, backend, attempts, first_error, last_error, first_failed_at < last_failed_at AS later
+FROM dispatch.dead_letters;
+SELECT dispatch.discard(event_id) FROM dispatch.dead_letters;
+TRUNCATE recorder.troubles, recorder.events;
+
+-- What becomes of the function, and of its owner, later.  Nothing is lost while
+-- the backend has retries left, and it goes on when that is mended.
+CREATE FUNCTION trouble_of_picky(error text) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE WHEN wait_for('(SELECT last_error LIKE ' || quote_literal(error)
+			|| ' FROM dispatch.backend_status WHERE name = ''picky'')')
+		THEN (SELECT pending || ' pending: ' || last_error FROM dispatch.backend_status WHERE name = 'picky') END;
+$$;
+CREATE FUNCTION mended() RETURNS bigint LANGUAGE sql AS $$
+	SELECT wait_for('(SELECT pending = 0 FROM dispatch.backend_status WHERE name = ''picky'')');
+	SELECT failed FROM dispatch.backend_status WHERE name = 'picky';
+$$;
 ALTER FUNCTION recorder.picky RENAME TO gone;
 SELECT dispatch.publish('gone', 's', backend => 'picky') IS NOT NULL AS published;
-SELECT state, pending, last_error FROM fares('picky');
+SELECT trouble_of_picky('%does not exist');
 ALTER FUNCTION recorder.gone RENAME TO picky;
 SELECT dispatch.resume_backend('picky');
-SELECT state, pending FROM fares('picky');
+SELECT mended();
 REVOKE EXECUTE ON FUNCTION recorder.picky FROM PUBLIC, regress_recorder;
 SELECT dispatch.publish('forbidden', 's', backend => 'picky') IS NOT NULL AS published;
-SELECT state, pending, last_error FROM fares('picky');
+SELECT trouble_of_picky('permission denied%');
 GRANT EXECUTE ON FUNCTION recorder.picky TO regress_recorder;
-ALTER ROLE regress_recorder SUPERUSER;
 SELECT dispatch.resume_backend('picky');
+SELECT mended();
+ALTER ROLE regress_recorder SUPERUSER;
+SELECT dispatch.publish('almighty', 's', backend => 'picky') IS NOT NULL AS published;
+SELECT trouble_of_picky('%superuser');
+SELECT dispatch.alter_backend('picky', '{"timeout": 1}');
 ALTER ROLE regress_recorder NOSUPERUSER;
 SELECT dispatch.resume_backend('picky');
-SELECT state, pending FROM fares('picky');
+SELECT mended();
 ALTER ROLE regress_recorder RENAME TO regress_renamed;
 SELECT dispatch.publish('homeless', 's', backend => 'picky') IS NOT NULL AS published;
-SELECT state, pending, last_error FROM fares('picky');
+SELECT trouble_of_picky('role%does not exist');
 ALTER ROLE regress_renamed RENAME TO regress_recorder;
 SELECT dispatch.resume_backend('picky');
-SELECT state, pending FROM fares('picky');
+SELECT mended();
 SELECT string_agg(event_type, ' ' ORDER BY n) FROM recorder.events;
+DROP FUNCTION trouble_of_picky, mended;
 
 --
 -- What will not do as a function is refused at once
@@ -172,9 +240,23 @@ CREATE FUNCTION operator.deliver(dispatch.event[]) RETURNS SETOF dispatch.failur
 SELECT dispatch.create_backend('own', 'sql', '{"function": "operator.deliver(dispatch.event[])"}');
 RESET ROLE;
 SELECT dispatch.publish('t', 's', backend => 'own') IS NOT NULL AS published;
-SELECT state, pending, published, last_error FROM fares('own');
+SELECT dispatch.flush('20 s', 'own');
+SELECT state, pending, published, last_error FROM dispatch.backend_status WHERE name = 'own';
 
-DROP FUNCTION fares, try;
+-- Of somebody else's he can change neither function nor owner; but he is who is
+-- called at night, so he can stop it.
+SET ROLE regress_operator;
+SELECT dispatch.alter_backend('picky', '{"function": "operator.deliver(dispatch.event[])"}');
+UPDATE dispatch.backends SET owner = 'regress_operator' WHERE name = 'picky';
+UPDATE dispatch.backends SET owner = 'regress_recorder' WHERE name = 'own';
+SELECT dispatch.pause_backend('picky');
+SELECT dispatch.resume_backend('picky');
+UPDATE dispatch.backends SET max_retries = 1 WHERE name = 'picky';
+RESET ROLE;
+SELECT name, options ->> 'function' AS function, owner, enabled, max_retries
+FROM dispatch.backends WHERE name IN ('picky', 'own') ORDER BY name;
+
+DROP FUNCTION wait_for, try;
 \set ECHO none
 \i :remove_recorder
 \set ECHO all

@@ -57,7 +57,7 @@ BEGIN
 		n := n + 1;
 		EXECUTE format($f$
 			CREATE FUNCTION public.spy_%1$s(a %2$s, b %3$s) RETURNS %4$s LANGUAGE plpgsql AS
-			'BEGIN RAISE LOG ''spy: operator %5$s as %%'', current_user; RETURN a OPERATOR(pg_catalog.%5$s) b; END';
+			'BEGIN RAISE LOG ''spy: operator %% as %%'', ''%5$s'', current_user; RETURN a OPERATOR(pg_catalog.%5$s) b; END';
 			CREATE OPERATOR public.%5$s (LEFTARG = %2$s, RIGHTARG = %3$s, FUNCTION = public.spy_%1$s)$f$,
 			n, o.oprleft::regtype, o.oprright::regtype, o.oprresult::regtype, o.oprname);
 	END LOOP;

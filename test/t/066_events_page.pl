@@ -39,7 +39,13 @@ is($redis->cli('-n', 1, 'XLEN', 'orders.se'), 1, 'and its stream');
 my ($first, @others) = $redis->xrange_all('events');
 is(scalar @others, 3, 'the others are in the stream of the default backend');
 my $event = $first->{fields}{cloud_event};
-s/\n *(?=\S)/ /g, s/\n\z//, s/"id": "[0-9a-f-]{36}"/ID/, s/"time": "[^"]{32}"/TIME/ foreach $event, $printed;
+foreach ($event, $printed)
+{
+	s/\n *(?=\S)/ /g;
+	s/\n\z//;
+	s/"id": "[0-9a-f-]{36}"/ID/;
+	s/"time": "[^"]{32}"/TIME/;
+}
 is($event, $printed, 'the CloudEvent on the page is that of its first example');
 my ($given) = grep { /A-4711/ } map { $_->{fields}{cloud_event} } @others;
 is( $given,
