@@ -8,6 +8,11 @@
 #ifndef MANAGER_H
 #define MANAGER_H
 
+#include "datatype/timestamp.h"
+
+/* The manager looks again by then at the latest. */
+extern void manager_wake_at(TimestampTz when);
+
 extern PGDLLEXPORT void dispatch_manager_main(Datum arg);
 
 #endif							/* MANAGER_H */

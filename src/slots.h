@@ -84,7 +84,8 @@ typedef struct WorkerSlot
 	uint32		generation;		/* tells a late starter that it is too late */
 	int			pid;			/* 0: registered, not attached yet */
 	ProcNumber	proc;			/* whose latch to set */
-	bool		stop;			/* asked to end in good order */
+	bool		stop;			/* asked to end in good order, */
+	TimestampTz stop_at;		/* then */
 	TimestampTz registered_at;
 
 	/* Wake-ups: a latch alone may be reset while the worker waits for a buffer. */

@@ -23,6 +23,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/parse_type.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -374,6 +375,8 @@ sql_pump(void *arg, DispatchWait *wait)
 	enable_timeout_after(STATEMENT_TIMEOUT, connection->timeout_ms);
 	result = session_run(call_function, connection, &error);
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	/* Its session would end; ours does not, nor would its advisory locks. */
+	LockReleaseSession(USER_LOCKMETHOD);
 	session_stop_at_once(false);
 
 	if (result == STEP_DONE)

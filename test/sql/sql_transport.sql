@@ -121,7 +121,9 @@ SELECT state, pending, retrying, failed, last_error, oldest_pending = (
 FROM dispatch.backend_status WHERE name = 'picky';
 SELECT string_agg(event_type, ' ' ORDER BY n) FROM recorder.events;
 -- They are no dead letters, but undelivered.
+\set VERBOSITY sqlstate
 SELECT dispatch.retry(:'event_id');
+\set VERBOSITY default
 SELECT dispatch.retry_failed('picky');
 SELECT dispatch.drop_backend('picky');
 -- What waits for its day is given up with its backend, but not by itself.
@@ -157,11 +159,11 @@ TRUNCATE recorder.troubles, recorder.events;
 
 -- What becomes of the function, and of its owner, later.  Nothing is lost while
 -- the backend has retries left, and it goes on when that is mended.
-CREATE FUNCTION trouble_of_picky(error text) RETURNS text LANGUAGE sql AS $$
-	SELECT CASE WHEN wait_for('(SELECT last_error LIKE ' || quote_literal(error)
-			|| ' FROM dispatch.backend_status WHERE name = ''picky'')')
-		THEN (SELECT pending || ' pending: ' || last_error FROM dispatch.backend_status WHERE name = 'picky') END;
-$$;
+CREATE FUNCTION trouble_of_picky(error text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM wait_for(format('(SELECT last_error LIKE %L FROM dispatch.backend_status WHERE name = %L)', error, 'picky'));
+	RETURN (SELECT pending || ' pending: ' || last_error FROM dispatch.backend_status WHERE name = 'picky');
+END $$;
 CREATE FUNCTION mended() RETURNS bigint LANGUAGE sql AS $$
 	SELECT wait_for('(SELECT pending = 0 FROM dispatch.backend_status WHERE name = ''picky'')');
 	SELECT failed FROM dispatch.backend_status WHERE name = 'picky';

@@ -90,6 +90,7 @@ SELECT dispatch.create_backend('failing', 'notify');
 SELECT dispatch.publish('10', 's', to_jsonb(repeat('x', 10000)), 'failing', 'k') AS event_id \gset
 SELECT dispatch.publish('10 after', 's', backend => 'failing', key => 'k') IS NOT NULL AS published;
 SELECT dispatch.flush('10 s', 'failing');
+SELECT wait_for($$(SELECT pending = 0 FROM dispatch.backend_status WHERE name = 'failing')$$);
 SELECT state, pending, oldest_pending, retrying, failed, published, retried, last_error,
 	last_error_at IS NOT NULL AS error_at, next_attempt_at
 FROM dispatch.backend_status WHERE name = 'failing';
@@ -101,7 +102,9 @@ SELECT event_id = :'event_id' AS id, backend, event_type, source, subject, key, 
 FROM dispatch.dead_letters;
 -- Tried again, it fails again; given up, it is no dead letter any more.
 SELECT dispatch.retry_failed('paused'), dispatch.retry_failed('failing', 'no type');
+\set VERBOSITY sqlstate
 SELECT dispatch.retry(:'event_id', 'paused');
+\set VERBOSITY default
 SELECT dispatch.retry(:'event_id');
 SELECT wait_for($$EXISTS (SELECT FROM dispatch.dead_letters)$$);
 SELECT dispatch.retry_failed('failing', '10');
@@ -111,7 +114,10 @@ SELECT dispatch.discard(:'event_id');
 SELECT event_type, status, attempts FROM dispatch.events WHERE event_id = :'event_id';
 SELECT count(*) FROM dispatch.dead_letters;
 SELECT failed, pending, retrying FROM dispatch.backend_status WHERE name = 'failing';
+\set VERBOSITY sqlstate
 SELECT dispatch.retry(:'event_id');
+SELECT dispatch.discard(:'event_id');
+\set VERBOSITY default
 SELECT dispatch.retry_failed();
 
 -- It can be delivered once the backend is altered: it goes on in its new form.

@@ -71,7 +71,16 @@ $session->do(q(UPDATE dispatch.backends SET max_retries = 10, retry_delay = '1 h
 $session->do(q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
 	undef, $LIMIT + 5_000);
 wait_for_state($node, 'default', 'blocked');
-my $open = sql(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'retrying'));
+my $open = 0;
+wait_until(
+	sub {
+		my $before = $open;
+
+		sleep 0.5;
+		$open = sql(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'retrying'));
+		return $open == $before && $open > 0;
+	},
+	'all outcomes are stored', 30);
 ok($open > $LIMIT && $open <= $LIMIT + 3_000, 'no more than the limit and what was in flight fail')
   or diag($open);
 is(sql('SELECT pending FROM dispatch.backend_status'), $LIMIT + 5_000, 'all are pending');

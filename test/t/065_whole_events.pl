@@ -1,6 +1,7 @@
 # What an event consists of is all in the views, whatever it consists of: the
 # attributes of a CloudEvent, and bytes.  So a dead letter can be looked at, and
-# is sent whole when it is tried again; when it has expired, its content is gone.
+# is sent whole when it is tried again, as it was the first time; when it has
+# expired, its content is gone.
 
 use strict;
 use warnings;
@@ -14,27 +15,29 @@ my $CLOUDEVENT = '{"specversion": "1.0", "id": "i-1", "source": "/s", "type": "g
 my $SHOWN = q(event_type, data, attributes, encode(content, 'hex'));
 
 my $node = new_cluster('whole', q(
+	dispatch.max_retries = 2
+	dispatch.retry_backoff = off
+	dispatch.retry_delay = '50 ms'
 	dispatch.published_retention = '30 s'), extra => [ '--no-sync', '--encoding=UTF8' ]);
 my $session = session($node);
 
 sub rows { return $session->selectall_arrayref("SELECT $SHOWN FROM $_[0] ORDER BY event_type"); }
 
 $session->do('CREATE EXTENSION dispatch');
-# Refuses every event until it is mended.
+# Refuses every event until it is mended, and remembers every attempt.
 $session->do(q(
 	CREATE ROLE sink;
 	GRANT USAGE ON SCHEMA dispatch TO sink;
 	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
 	CREATE SCHEMA sink AUTHORIZATION sink;
 	SET ROLE sink;
-	CREATE TABLE sink.delivered (event_type text, body text);
+	CREATE TABLE sink.attempts (event_id uuid, event_type text, body text);
 	CREATE TABLE sink.mended (mended boolean);
 	INSERT INTO sink.mended VALUES (false);
 	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
 	LANGUAGE sql AS $$
-		INSERT INTO sink.delivered
-		SELECT event_type, body FROM unnest(events) WHERE (SELECT mended FROM sink.mended);
-		SELECT event_id, 'refused', true FROM unnest(events)
+		INSERT INTO sink.attempts SELECT event_id, event_type, body FROM unnest(events);
+		SELECT event_id, 'refused', false FROM unnest(events)
 		WHERE NOT (SELECT mended FROM sink.mended) $$;
 	RESET ROLE;
 	INSERT INTO dispatch.backends (name, transport, options, owner)
@@ -73,7 +76,7 @@ $session->do('TRUNCATE dispatch.scheduled');
 # ---- Dead letters
 
 publish('');
-ok($session->selectrow_array(q(SELECT dispatch.flush('60s'))), 'all is settled');
+wait_until(sub { @{ rows('dispatch.dead_letters') } == 4 }, 'four dead letters');
 is_deeply(rows('dispatch.dead_letters'), \@expected, 'dead letters are whole');
 is_deeply(rows(q(dispatch.events WHERE status = 'failed')), \@expected,
 	'so they are in dispatch.events');
@@ -82,8 +85,21 @@ mend(1);
 is($session->selectrow_array('SELECT dispatch.retry_failed()'), 4, 'they are tried again');
 my $published = q(dispatch.events WHERE status = 'published');
 wait_until(sub { @{ rows($published) } == 4 }, 'their delivery');
-my %body = map { @$_ } @{ $session->selectall_arrayref('TABLE sink.delivered') };
-is_deeply([ sort keys %body ], [qw(binary extended given plain)], 'and arrive');
+is_deeply(
+	$session->selectall_arrayref(
+		q(SELECT event_type, count(*), count(DISTINCT body) FROM sink.attempts
+		GROUP BY event_id, event_type ORDER BY event_type)),
+	[ map { [ $_, 4, 1 ] } qw(binary extended given plain) ],
+	'and go out as in each of the attempts before: with the same id, source and time');
+my %body = map { @$_ } @{
+	$session->selectall_arrayref('SELECT event_type, body FROM sink.attempts') };
+is( $body{plain},
+	$session->selectrow_array(
+		q(SELECT format('{"specversion": "1.0", "type": "plain", "source": "s", "id": "%s", '
+			'"time": "%s", "datacontenttype": "application/json", "data": {"a": 1}}', event_id,
+			to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00'))
+		FROM dispatch.events WHERE event_type = 'plain')),
+	'which are those of its publication');
 like($body{binary}, qr/"datacontenttype": "application\/avro", "data_base64": "AP8="}$/,
 	'the bytes, and what they are');
 like($body{extended}, qr/"n": 7, "data": \{"a": 1}}$/, 'the extension');
@@ -96,7 +112,7 @@ is_deeply(rows($published), \@expected,
 
 mend(0);
 publish('');
-ok($session->selectrow_array(q(SELECT dispatch.flush('60s'))), 'all has failed again');
+wait_until(sub { @{ rows('dispatch.dead_letters') } == 4 }, 'four dead letters again');
 $session->do(q(ALTER SYSTEM SET dispatch.failed_retention = '1 s'));
 $session->do('SELECT pg_reload_conf()');
 wait_until(sub { !@{ rows('dispatch.dead_letters') } }, 'the end of dead letters', 30);

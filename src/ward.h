@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * ward.h
+ *	  The backends that a manager looks after, and their workers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WARD_H
+#define WARD_H
+
+#include "access/transam.h"
+#include "nodes/pg_list.h"
+
+#include "backends.h"
+#include "slots.h"
+
+/* What the manager remembers of a backend. */
+typedef struct Ward
+{
+	int32		backend_id;
+	TransactionId version;		/* of its row when it was looked at last */
+	TimestampTz started_at;		/* when its worker was registered; 0: never */
+	TimestampTz restart_at;		/* when the next may be; 0: it has not ended */
+	int			failures;		/* of its workers, in a row */
+	bool		is_drained;		/* being dropped, and all is delivered */
+	FullTransactionId dropped_before;	/* who began before may publish to it */
+	TimestampTz dropped_at;		/* when that was noted; 0: not being dropped */
+} Ward;
+
+extern Ward *ward_of(const Backend *backend);	/* made if need be */
+extern void wards_forget_except(List *backends);
+
+/* Starts, and asks to end, so that each backend has the worker it should have. */
+extern void wards_match_workers(List *backends, DatabaseSlot *database,
+								const char *database_name);
+
+#endif							/* WARD_H */
