@@ -767,7 +767,7 @@ AS $$
 BEGIN
 	PERFORM dispatch.grant_monitor(role);
 	EXECUTE format('GRANT SELECT ON dispatch.events, dispatch.dead_letters TO %I', role);
-	EXECUTE format('GRANT SELECT, UPDATE ON dispatch.exceptions TO %I', role);
+	EXECUTE format('GRANT SELECT, UPDATE (status, attempts, next_attempt_at) ON dispatch.exceptions TO %I', role);
 	EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON dispatch.backends,'
 		' dispatch.event_types TO %I', role);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION dispatch.create_backend, dispatch.alter_backend,'
@@ -788,7 +788,7 @@ AS $$
 BEGIN
 	PERFORM dispatch.revoke_monitor(role);
 	EXECUTE format('REVOKE SELECT ON dispatch.events, dispatch.dead_letters FROM %I', role);
-	EXECUTE format('REVOKE SELECT, UPDATE ON dispatch.exceptions FROM %I', role);
+	EXECUTE format('REVOKE SELECT, UPDATE (status, attempts, next_attempt_at) ON dispatch.exceptions FROM %I', role);
 	EXECUTE format('REVOKE SELECT, INSERT, UPDATE, DELETE ON dispatch.backends,'
 		' dispatch.event_types FROM %I', role);
 	EXECUTE format('REVOKE EXECUTE ON FUNCTION dispatch.create_backend, dispatch.alter_backend,'

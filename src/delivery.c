@@ -328,13 +328,21 @@ may_send_more(const Delivery *delivery)
 	return (delivery->singly == 0 && delivery->careful == 0) || in_flight == 0;
 }
 
-/* Must this event wait for another one of its key? */
+/*
+ * Strict order: must this event wait for another one of its key, be it under way
+ * or before it in line?
+ */
 static bool
-is_held_up(const Delivery *delivery, const Entry *entry)
+is_held_up(const Delivery *delivery, const Entry *entry, bool *held)
 {
-	return delivery->backend->ordering == ORDER_STRICT &&
-		(window_key_is_sent(delivery->window, entry) ||
-		 window_key_is_sent(delivery->retries, entry));
+	uint32		key = entry->key_hash % KEY_COUNTERS;
+
+	if (delivery->backend->ordering != ORDER_STRICT || entry->event->key == NULL)
+		return false;
+	if (window_key_is_sent(delivery->window, entry) ||
+		window_key_is_sent(delivery->retries, entry))
+		held[key] = true;
+	return held[key];
 }
 
 static bool
@@ -345,14 +353,24 @@ must_park(const Delivery *delivery, const Entry *entry)
 		retry_queue_holds_key(delivery->queue, entry->key_hash);
 }
 
-/* Sends from one window as far as that goes; false when nothing more can be taken. */
+/*
+ * Sends from one window as far as that goes; false when nothing more can be
+ * taken.  Other keys pass those that are held up.
+ */
 static bool
 send_window(Delivery *delivery, Window *window)
 {
-	Entry	   *entry;
+	bool		held[KEY_COUNTERS];
 
-	while ((entry = window_next(window)) != NULL)
+	if (window_next(window) == NULL)
+		return true;
+	memset(held, 0, sizeof(held));
+	for (uint64 number = window->next; number < window->end; number++)
 	{
+		Entry	   *entry = window_entry(window, number);
+
+		if (entry->state != ENTRY_WAITING)
+			continue;
 		if (must_park(delivery, entry))
 		{
 			park_entry(delivery, entry);
@@ -360,9 +378,8 @@ send_window(Delivery *delivery, Window *window)
 		}
 		if (!may_send_more(delivery))
 			return false;
-		if (is_held_up(delivery, entry))
-			return true;
-
+		if (is_held_up(delivery, entry, held))
+			continue;
 		if (delivery->careful > 0 && !delivery->before_careful(entry))
 			return false;
 

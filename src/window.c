@@ -105,6 +105,12 @@ window_count(const Window *window)
 }
 
 Entry *
+window_entry(const Window *window, uint64 number)
+{
+	return *place_of(window, number);
+}
+
+Entry *
 window_next(Window *window)
 {
 	for (; window->next < window->end; window->next++)

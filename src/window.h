@@ -73,6 +73,9 @@ extern void window_end_batch(Window *window, Batch *batch);
 
 extern uint64 window_count(const Window *window);
 
+/* The entry of that number, which is in the window. */
+extern Entry *window_entry(const Window *window, uint64 number);
+
 /* The next entry to be sent, skipping those that need not; NULL if none. */
 extern Entry *window_next(Window *window);
 

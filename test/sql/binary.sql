@@ -4,8 +4,10 @@ CREATE EXTENSION dispatch;
 \getenv directory PG_ABS_SRCDIR
 \set recorder :directory '/sql/include/recorder.sql'
 \set remove_recorder :directory '/sql/include/remove_recorder.sql'
+\set wait_for :directory '/sql/include/wait_for.sql'
 \set ECHO none
 \i :recorder
+\i :wait_for
 \set ECHO all
 \set VERBOSITY default
 
@@ -14,10 +16,7 @@ CREATE PROCEDURE set_envelope(envelope text) LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM dispatch.pause_backend('recorder');
 	COMMIT;
-	FOR i IN 1..300 LOOP
-		EXIT WHEN (SELECT pid FROM dispatch.backend_status WHERE name = 'recorder') IS NULL;
-		PERFORM pg_sleep(0.1);
-	END LOOP;
+	PERFORM wait_for($w$(SELECT pid IS NULL FROM dispatch.backend_status WHERE name = 'recorder')$w$);
 	PERFORM dispatch.alter_backend('recorder', jsonb_build_object('envelope', envelope));
 END $$;
 
@@ -103,7 +102,7 @@ TRUNCATE recorder.events;
 CALL set_envelope('cloudevents');
 SELECT dispatch.retry_failed('recorder');
 SELECT dispatch.resume_backend('recorder');
-SELECT dispatch.flush('30s', 'recorder');
+SELECT wait_for($$(SELECT pending = 0 FROM dispatch.backend_status WHERE name = 'recorder')$$);
 SELECT body::jsonb - '{id,time}'::text[] AS body FROM recorder.events ORDER BY n;
 
 -- An envelope that the backend was given later, and cannot hold it.
@@ -126,18 +125,12 @@ SELECT event_type, status, last_error FROM dispatch.events WHERE backend = 'loca
 TRUNCATE recorder.events;
 SELECT dispatch.publish_binary('scheduled', 's', '\xdeadbeef', 'a/b', 'recorder',
 	options => '{"envelope": "cloudevents"}', scheduled_at => clock_timestamp() + interval '0.5 s') IS NOT NULL AS published;
-DO $$
-BEGIN
-	FOR i IN 1..300 LOOP
-		EXIT WHEN (SELECT count(*) FROM dispatch.scheduled) = 0;
-		COMMIT;
-		PERFORM pg_sleep(0.1);
-	END LOOP;
-END $$;
+SELECT wait_for('NOT EXISTS (SELECT FROM dispatch.scheduled)');
 SELECT dispatch.flush('30s', 'recorder');
 SELECT event_type, body::jsonb ->> 'data_base64' AS data, body::jsonb ->> 'datacontenttype' AS type
 FROM recorder.events;
 
 DROP PROCEDURE set_envelope;
+DROP FUNCTION wait_for;
 \set ECHO none
 \i :remove_recorder

@@ -2,6 +2,11 @@
 -- extension can read them, and show as ******** everywhere else.
 \set SHOW_CONTEXT never
 CREATE EXTENSION dispatch;
+\getenv directory PG_ABS_SRCDIR
+\set wait_for :directory '/sql/include/wait_for.sql'
+\set ECHO none
+\i :wait_for
+\set ECHO all
 CREATE ROLE regress_operator;
 SELECT dispatch.grant_operate('regress_operator');
 CREATE VIEW secrets AS
@@ -84,16 +89,11 @@ SELECT secret FROM secrets WHERE name = 'mine';
 
 -- They go with the backend.
 SELECT dispatch.drop_backend('b'), dispatch.drop_backend('d'), dispatch.drop_backend('mine');
-DO $$
-BEGIN
-	FOR i IN 1..200 LOOP
-		EXIT WHEN NOT EXISTS (SELECT FROM dispatch.backends);
-		PERFORM pg_sleep(0.05);
-	END LOOP;
-END $$;
+SELECT wait_for('NOT EXISTS (SELECT FROM dispatch.backends)');
 SELECT count(*) FROM dispatch.backend_secrets;
 
 DROP VIEW secrets;
+DROP FUNCTION wait_for;
 SELECT dispatch.revoke_operate('regress_operator');
 DROP EXTENSION dispatch;
 DROP ROLE regress_operator;

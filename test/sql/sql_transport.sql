@@ -162,6 +162,7 @@ TRUNCATE recorder.troubles, recorder.events;
 CREATE FUNCTION trouble_of_picky(error text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM wait_for(format('(SELECT last_error LIKE %L FROM dispatch.backend_status WHERE name = %L)', error, 'picky'));
+	PERFORM dispatch.flush('1 s', 'picky');
 	RETURN (SELECT pending || ' pending: ' || last_error FROM dispatch.backend_status WHERE name = 'picky');
 END $$;
 CREATE FUNCTION mended() RETURNS bigint LANGUAGE sql AS $$

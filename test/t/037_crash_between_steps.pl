@@ -122,7 +122,11 @@ sub contradictions
 my @found;
 foreach my $round (1 .. $ROUNDS)
 {
-	publish() foreach 1 .. 8;
+	# Between two crashes something is stored: else the worker would rightly
+	# take an event for the one that kills it.
+	publish() foreach 1 .. 4;
+	wait_until(sub { sql(q(SELECT dispatch.flush('20 s'))) }, 'progress', 30);
+	publish() foreach 1 .. 4;
 	sleep rand 0.4;
 	push @found, map { "round $round: $_" } contradictions();
 	my $pid = backend_pid($node, 'default');

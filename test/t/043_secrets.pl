@@ -85,7 +85,6 @@ foreach (
 	[ q(SELECT dispatch.create_backend('x', 'redis', ?)), json({ password => [ $CANARIES[3] ] }) ],
 	[ q(SELECT dispatch.create_backend('x', 'redis', ?)), json({ password => { $CANARIES[3] => 1 } }) ],
 	[ q(SELECT dispatch.create_backend('x', 'redis', ?)), json({ password => $CANARIES[3], port => 0 }) ],
-	[ q(SELECT dispatch.create_backend('x', 'redis', ?)), json({ password => "$CANARIES[3]\0" }) ],
 	[ q(SELECT dispatch.alter_backend('nowhere', ?)), $wrong ],
 	[ q(SELECT dispatch.alter_backend('default', ?::jsonb #>> '{password}')), $wrong, 'json' ],
 	[ q(INSERT INTO dispatch.backends (name, transport, options, ordering) VALUES ('x', 'redis', ?, 'no')),
@@ -101,7 +100,7 @@ foreach (
 
 	ok(!eval { $session->do($sql, undef, $value); 1 }, "refused: $sql");
 	# A value that is no JSON at all is the caller's own cast.
-	unlike($@, $ANY, 'and the password is not repeated') unless $typed || $value =~ /u0000/;
+	unlike($@, $ANY, 'and the password is not repeated') unless $typed;
 }
 
 # A password that is wrong, a server that repeats it, and one that talks nonsense
@@ -188,7 +187,6 @@ foreach my $pid (process_ids($node, 'worker'), process_ids($node, 'manager'))
 # ---- Options
 
 $session = session($node);
-my $lib = '/tmp/evil';
 foreach my $transport ('../redis', './redis', '/usr/lib/redis', 'redis.so', '$libdir/dispatch_redis', 'Redis',
 	"redis\n", 'redis;x', '', 'x' x 1000, '%s%n', '../../../../tmp/evil', 'redis/../redis')
 {
@@ -199,20 +197,20 @@ foreach my $transport ('../redis', './redis', '/usr/lib/redis', 'redis.so', '$li
 my $key = "%s%n {event_type}\r\n*1\r\n\$8\r\nFLUSHALL\r\n";
 $redis->client->set('canary', 'alive');
 $session->do('SELECT dispatch.alter_backend(?, ?)', undef, 'default', json({ stream_name => $key }));
-$session->do(q(SELECT dispatch.publish(?, ?, '1')), undef, "e%s\r\n", "s%n\r\nPANIC: forged");
+$session->do(q(SELECT dispatch.publish(?, ?, '1')), undef, "e%s\r\n", "s%n\r\nALERT: forged");
 flush_is_ok('a stream with an odd name');
 is(scalar($redis->xrange_all("%s%n e%s\r\n\r\n*1\r\n\$8\r\nFLUSHALL\r\n")), 1, 'it is taken at its word');
 is($redis->client->get('canary'), 'alive', 'and is no command');
 my $position = log_position($node);
-foreach my $host ('/var/run/redis/redis.sock', 'unix:/tmp/x', "127.0.0.1\r\nX: y\nPANIC: forged", '%s%n%s', '-')
+foreach my $host ('/var/run/redis/redis.sock', 'unix:/tmp/x', "127.0.0.1\r\nX: y\nALERT: forged", '%s%n%s', '-')
 {
 	eval { $session->do('SELECT dispatch.create_backend(?, ?, ?)', undef, 'host', 'redis', json({ host => $host })) };
 	my ($row) = $session->selectrow_array(q(SELECT count(*) FROM dispatch.backends WHERE name = 'host' AND NOT dropping));
 	my $detail = $row ? $session->selectrow_array(q(SELECT detail FROM dispatch.check_backend('host'))) : $@;
-	unlike($detail, qr/^connected|\n\S*PANIC/, "no host: $detail");
+	unlike($detail, qr/^connected|\nALERT/, "no host: $detail");
 	$session->do(q(SELECT dispatch.drop_backend('host', true))) if $row;
 }
-is_deeply([ log_lines($node, qr/^(X: y|PANIC)/, $position) ], [], 'and no line of the log is forged');
+is_deeply([ log_lines($node, qr/^(X: y|ALERT)/, $position) ], [], 'and no line of the log is forged');
 
 $node->stop;
 log_ok($node, qr/FATAL/);
