@@ -508,7 +508,16 @@ SELECT b.name,
 FROM dispatch.backends AS b
 LEFT JOIN dispatch.workers() AS w ON w.backend_id = b.id
 LEFT JOIN dispatch.positions AS p ON p.backend_id = b.id
-CROSS JOIN LATERAL dispatch.pending(b.id) AS n
+CROSS JOIN LATERAL (
+	SELECT q.pending, q.oldest FROM dispatch.pending(b.id) AS q
+	WHERE b.identity = dispatch.identity()
+	UNION ALL
+	SELECT count(*), min(o.created_at) FROM dispatch.outbox AS o
+	WHERE o.backend_id = b.id
+	  AND (p.backend_id IS NULL OR NOT (pg_visible_in_snapshot(o.xid, p.before_snapshot)
+	       OR (pg_visible_in_snapshot(o.xid, p.upto_snapshot) AND o.id <= p.settled_id)))
+	HAVING b.identity <> dispatch.identity()
+) AS n
 CROSS JOIN LATERAL (
 	SELECT count(*) AS waiting, min(c.created_at) AS oldest
 	FROM dispatch.scheduled AS c WHERE c.backend_id = b.id

@@ -12,8 +12,8 @@
  * original, which mean nothing here.  By those numbers the undelivered events
  * are told from the others; they are put aside in their order, as scheduled
  * events that are due, and the outbox and the positions start anew, empty, in
- * the numbers of this installation.  The manager moves the events into the
- * outbox like any scheduled ones.  (What was published here before is put aside
+ * the numbers of this installation.  Then the events move into the outbox like
+ * any scheduled ones.  (What was published here before is put aside
  * already: see publish().)
  *
  *-------------------------------------------------------------------------
@@ -25,8 +25,10 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 
 #include "backends.h"
+#include "schedule.h"
 #include "wake.h"
 
 PG_FUNCTION_INFO_V1(dispatch_adopt);
@@ -69,6 +71,8 @@ is_ours_already(void)
 Datum
 dispatch_adopt(PG_FUNCTION_ARGS)
 {
+	TimestampTz next;
+
 	SPI_connect();
 	if (is_ours_already())
 	{
@@ -89,6 +93,11 @@ dispatch_adopt(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	SPI_finish();
+
+	/* What is put aside goes before what is published from now on. */
+	do
+		schedule_release(&next);
+	while (next != 0 && next <= GetCurrentTimestamp());
 	wake_all_at_commit();
 	ereport(LOG,
 			(errmsg("dispatch: this copy of database \"%s\" was adopted and delivers from now on",

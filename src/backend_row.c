@@ -337,7 +337,8 @@ check_insert(NewRow *row)
 	check_name(get_text(row->tuple, row->desc, BACKENDS_NAME));
 	check_owner(get_owner(row->tuple, row->desc),
 				get_text(row->tuple, row->desc, BACKENDS_TRANSPORT));
-	if (identity[0] == '\0')
+	/* A number is taken from somebody else only by who restores a dump. */
+	if (identity[0] == '\0' || !has_privs_of_role(GetUserId(), owner_of_our_tables()))
 	{
 		set_column(row, BACKENDS_ID, Int32GetDatum(next_id()));
 		set_column(row, BACKENDS_IDENTITY, CStringGetTextDatum(backends_identity()));

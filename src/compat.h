@@ -23,6 +23,9 @@
 #define object_ownercheck(classId, objectId, roleId) \
 	(AssertMacro((classId) == DatabaseRelationId), \
 	 pg_database_ownercheck(objectId, roleId))
+#define object_aclcheck(classId, objectId, roleId, mode) \
+	(AssertMacro((classId) == ProcedureRelationId), \
+	 pg_proc_aclcheck(objectId, roleId, mode))
 #define member_can_set_role(member, role) is_member_of_role(member, role)
 #define ExecInsertIndexTuples(info, slot, estate, update, no_dup, conflict, arbiters, summary) \
 	(ExecInsertIndexTuples)(info, slot, estate, update, no_dup, conflict, arbiters)

@@ -176,11 +176,15 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 	else
 		exception->next_attempt_at = next_attempt(delivery->backend, exception->attempts);
 
+	/* Failed first: it must not be skipped itself. */
+	window_set_state(window_of(delivery, entry), entry, ENTRY_FAILED);
 	if (entry->is_retry)
+	{
+		retry_queue_note(delivery->queue, exception);
 		window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
+	}
 	else
 		retry_queue_add(delivery->queue, exception, true);
-	window_set_state(window_of(delivery, entry), entry, ENTRY_FAILED);
 }
 
 /* Later events of a key that is held up must not overtake. */

@@ -145,14 +145,7 @@ known_backend_find(const char *name, bool missing_ok)
 		reset_cache();
 
 	/* No backend has a longer name; the cache would cut it. */
-	if (strlen(name) >= NAMEDATALEN)
-	{
-		if (missing_ok)
-			return NULL;
-		report_unknown(name, NULL);
-	}
-
-	known = hash_search(cache, name, HASH_FIND, NULL);
+	known = strlen(name) >= NAMEDATALEN ? NULL : hash_search(cache, name, HASH_FIND, NULL);
 	if (known == NULL)
 	{
 		if (!look_up(name, missing_ok, &found))

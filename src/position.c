@@ -210,6 +210,7 @@ position_share(const Position *position, SharedPosition *shared)
 	share_tick(position->before, &shared->before);
 	share_tick(position->upto, &shared->upto);
 	shared->settled_id = position->settled_id;
+	shared->outcomes_xid = U64FromFullTransactionId(position->outcomes_xid);
 	shared->valid = shared->before.nxip <= SLOT_POSITION_XIPS &&
 		shared->upto.nxip <= SLOT_POSITION_XIPS;
 }
@@ -226,6 +227,19 @@ position_from_shared(const SharedPosition *shared, Position *position)
 	return true;
 }
 
+/*
+ * A position that is newer than the snapshot must not be mixed with rows that
+ * the snapshot does not see yet: an event that has failed would look delivered.
+ */
+static bool
+is_of_snapshot(const SharedPosition *shared)
+{
+	FullTransactionId xid = FullTransactionIdFromU64(shared->outcomes_xid);
+
+	return !shared->valid || !FullTransactionIdIsValid(xid) ||
+		!XidInMVCCSnapshot(XidFromFullTransactionId(xid), GetActiveSnapshot());
+}
+
 void
 position_current(int32 backend_id, Position *position)
 {
@@ -233,6 +247,7 @@ position_current(int32 backend_id, Position *position)
 	WorkerSlot *slot = NULL;
 
 	shared.valid = false;
+	shared.outcomes_xid = 0;
 	if (Slots != NULL)
 	{
 		LWLockAcquire(Slots->lock, LW_SHARED);
@@ -245,7 +260,7 @@ position_current(int32 backend_id, Position *position)
 		}
 		LWLockRelease(Slots->lock);
 	}
-	if (!position_from_shared(&shared, position))
+	if (!is_of_snapshot(&shared) || !position_from_shared(&shared, position))
 		position_load(backend_id, position);
 }
 

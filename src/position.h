@@ -24,6 +24,8 @@ typedef struct Position
 	Tick	   *before;
 	Tick	   *upto;
 	int64		settled_id;
+	FullTransactionId outcomes_xid; /* last transaction that stored outcomes of
+								 * events with it; not stored itself */
 	int64		published;		/* events delivered, ever */
 	int64		retried;		/* failed attempts that were repeated */
 	TimestampTz last_published_at;	/* 0: never */

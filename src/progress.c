@@ -14,12 +14,15 @@
  * of the server; that must not go on for ever.  So the row says that a worker
  * runs, until it ends in good order.  After two that did not, at the same
  * position, events are sent one at a time, each named in the row before; the
- * one that is named there when a third has died becomes a dead letter.
+ * one that is named there when two more have died becomes a dead letter.  (If
+ * it was somebody else each time that took the server down, it is innocent, and
+ * can be tried again.)
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -87,6 +90,7 @@ progress_load_queue(void *arg)
 	generation = catalog_exceptions_generation;
 	exceptions = exceptions_read_open(MyWorker.backend_id, RETRY_QUEUE_MAX + 1);
 	MyWorker.exceptions_generation = generation;
+	MyWorker.queue_is_partial = list_length(exceptions) > RETRY_QUEUE_MAX;
 	old = MemoryContextSwitchTo(MyWorker.queue_context);
 	retry_queue_match(MyWorker.queue, exceptions);
 	MemoryContextSwitchTo(old);
@@ -102,6 +106,13 @@ store_outcome(const Entry *entry)
 		exception_delete(&entry->exception);
 	else
 		exception_update(&entry->exception, entry->error);
+}
+
+/* Is there an outcome that no row tells of yet? */
+static bool
+holds_outcomes(void)
+{
+	return MyWorker.delivery->window->held != NIL || MyWorker.delivery->retries->held != NIL;
 }
 
 /*
@@ -120,6 +131,8 @@ save_progress(void *arg)
 		foreach(lc, MyWorker.delivery->retries->held)
 			store_outcome(lfirst(lc));
 	}
+	if (MyWorker.delivery != NULL && holds_outcomes())
+		*(FullTransactionId *) arg = GetTopFullTransactionId();
 	MyWorker.position.published = MyWorker.report.published;
 	MyWorker.position.retried = MyWorker.report.retried;
 	MyWorker.position.last_published_at = MyWorker.report.last_published_at;
@@ -179,13 +192,6 @@ release_held(Window *window)
 	window_release_held(window);
 }
 
-/* Is there an outcome that no row tells of yet? */
-static bool
-holds_outcomes(void)
-{
-	return MyWorker.delivery->window->held != NIL || MyWorker.delivery->retries->held != NIL;
-}
-
 /*
  * How long (us) a position may be out of date that has moved without an event:
  * a small part of the time that segments are kept.
@@ -226,8 +232,7 @@ progress_settle(void)
 		return;
 	MyWorker.position.has_suspect = false;
 	/* The span that others died in is not over before all of it is sent. */
-	if (MyWorker.delivery->careful == 0)
-		MyWorker.position.unclean_ends = 0;
+	MyWorker.position.unclean_ends = MyWorker.delivery->careful > 0 ? UNCLEAN_ENDS_CAREFUL : 0;
 	if (MyWorker.moved_at == 0)
 		MyWorker.moved_at = MyWorker.turn_time;
 }
@@ -266,8 +271,11 @@ progress_answer_flush(void)
 void
 progress_save(void)
 {
-	if (!worker_run_step(save_progress, NULL, "store its progress"))
+	FullTransactionId xid = MyWorker.position.outcomes_xid;
+
+	if (!worker_run_step(save_progress, &xid, "store its progress"))
 		return;
+	MyWorker.position.outcomes_xid = xid;
 	MyWorker.saved_at = MyWorker.turn_time;
 	MyWorker.moved_at = 0;
 	if (MyWorker.delivery != NULL)

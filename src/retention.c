@@ -105,7 +105,8 @@ find_empty_after(int segment)
 }
 
 /*
- * Where events came in with a dump nobody knows when: their time starts now.
+ * Where events came in with a dump, or through a publisher that did not know
+ * which segment is current, nobody knows when: their time starts now.
  */
 static void
 close_unknown_segments(int current)
@@ -155,6 +156,7 @@ retention_rotate(void *arg)
 		open_segment(next);
 		current = next;
 	}
+	close_unknown_segments(current);
 	SPI_finish();
 	*(int *) arg = current;
 }
@@ -267,7 +269,8 @@ retention_expire(void *arg)
 	param_add_seconds(&failed, setting_failed_retention);
 	param_add(&failed, INT4OID, Int32GetDatum(EXPIRE_MAX), false);
 	params_run(&failed,
-		"UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL, content = NULL"
+		"UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL,"
+		" attributes = NULL, content = NULL"
 		" WHERE event_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT event_id FROM dispatch.exceptions"
 		"  WHERE status = 'failed' AND last_failed_at OPERATOR(pg_catalog.<)"
 		"   (pg_catalog.now() OPERATOR(pg_catalog.-) $1) LIMIT $2))", false);

@@ -120,6 +120,15 @@ retry_queue_add(RetryQueue *queue, const Exception *exception, bool busy)
 }
 
 void
+retry_queue_note(RetryQueue *queue, const Exception *exception)
+{
+	Item	   *item = find(queue, exception);
+
+	if (item != NULL)
+		item->exception = *exception;
+}
+
+void
 retry_queue_put_back(RetryQueue *queue, const Exception *exception)
 {
 	Item	   *item = find(queue, exception);
@@ -225,7 +234,7 @@ retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now, long lon
 		}
 		/* Who comes later with this key waits, except behind a parked one. */
 		held[key] = held[key] ||
-			(is_ordered && (exception->status == EXCEPTION_RETRYING ||
+			(is_ordered && (exception->status != EXCEPTION_PARKED ||
 							ordering == ORDER_STRICT || !is_due));
 	}
 	return picked;

@@ -30,6 +30,8 @@ extern bool retry_queue_holds_key(const RetryQueue *queue, uint32 key_hash);
  * not picked.
  */
 extern void retry_queue_add(RetryQueue *queue, const Exception *exception, bool busy);
+/* What became of it, though it is busy still: its outcome is not stored. */
+extern void retry_queue_note(RetryQueue *queue, const Exception *exception);
 /* What became of it: it waits again, as it is now. */
 extern void retry_queue_put_back(RetryQueue *queue, const Exception *exception);
 extern void retry_queue_remove(RetryQueue *queue, const Exception *exception);

@@ -52,6 +52,7 @@ typedef struct SharedTick
 typedef struct SharedPosition
 {
 	bool		valid;			/* false: see the table dispatch.positions */
+	uint64		outcomes_xid;	/* last that stored outcomes with it; 0: none */
 	SharedTick	before;
 	SharedTick	upto;
 	int64		settled_id;

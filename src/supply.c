@@ -66,11 +66,14 @@ add_entries(Window *window, const ReadStep *read)
 	ListCell   *lc;
 
 	foreach(lc, read->entries)
+		window_add(window, read->batch, lfirst(lc));
+
+	/* All are there now, so that what one of them holds up is seen. */
+	foreach(lc, read->entries)
 	{
 		Entry	   *entry = lfirst(lc);
 
-		window_add(window, read->batch, entry);
-		if (entry->error != NULL)
+		if (entry->error != NULL && entry->state == ENTRY_WAITING)
 			delivery_fail_entry(MyWorker.delivery, entry,
 								is_convicted(entry->event) ? DISPATCH_EVENT_REJECTED :
 								DISPATCH_EVENT_FAILED, entry->error);

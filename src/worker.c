@@ -285,6 +285,8 @@ static void
 supply(void)
 {
 	if (MyWorker.must_load_queue ||
+		(MyWorker.queue_is_partial &&
+		 retry_queue_count(MyWorker.queue) < RETRY_QUEUE_MAX / 2) ||
 		MyWorker.exceptions_generation != catalog_exceptions_generation)
 	{
 		if (!worker_run_step(progress_load_queue, NULL, "read what is to be tried again"))
@@ -323,6 +325,11 @@ turn(void)
 			ms_until(TimestampTzPlusMilliseconds(MyWorker.moved_at, SAVE_DELAY)) == 0)
 			progress_save();
 		progress_announce();
+	}
+	else if (may_step && MyWorker.was_woken)
+	{
+		worker_run_step(accept_changes, NULL, "take in changes");
+		MyWorker.was_woken = false;
 	}
 	tell();
 	progress_answer_flush();

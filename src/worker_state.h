@@ -17,7 +17,7 @@
 
 /* Workers that end without a word at the same position: be careful; it is it. */
 #define UNCLEAN_ENDS_CAREFUL 2
-#define UNCLEAN_ENDS_CONVICT 3
+#define UNCLEAN_ENDS_CONVICT 4
 
 typedef struct Worker
 {
@@ -51,6 +51,7 @@ typedef struct Worker
 	MemoryContext queue_context;	/* of the next */
 	RetryQueue *queue;
 	bool		must_load_queue;
+	bool		queue_is_partial;	/* there are more rows than it may hold */
 	uint64		exceptions_generation;	/* when the queue was loaded */
 	TimestampTz next_retry;		/* when one is due; 0: unknown */
 

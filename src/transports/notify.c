@@ -56,13 +56,12 @@ notify_open(DispatchHost *host, const DispatchValue *values)
 
 /*
  * NOTIFY drops what equals an earlier notification of the transaction.  Only
- * bodies that hold the event's id are never equal.
+ * bodies that hold our id of the event are never equal.
  */
 static bool
 is_unique(const DispatchMessage *message)
 {
-	return message->envelope == DISPATCH_CLOUDEVENTS ||
-		message->envelope == DISPATCH_DISPYTCH;
+	return message->body != NULL && strstr(message->body, message->event_id) != NULL;
 }
 
 static bool

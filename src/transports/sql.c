@@ -75,6 +75,7 @@ typedef struct SqlConnection
 	DispatchMessage *messages[CHUNK_MAX];
 	MemoryContext context;		/* of one call */
 	List	   *failures;		/* of Failure, that it returned */
+	bool		is_called;		/* the function has begun */
 } SqlConnection;
 
 /* ------------------------------------------------------------------------
@@ -238,16 +239,23 @@ call_function(void *arg)
 	int			context;
 	int			nest_level;
 
+	Oid			owner = get_role_oid(connection->host->owner, false);
+
 	if (complaint != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("function %s cannot be a transport", connection->function),
-				 errdetail("%s", complaint)));
+				 errmsg("function %s cannot be a transport: %s", connection->function, complaint)));
+	if (object_aclcheck(ProcedureRelationId, function, owner, ACL_EXECUTE) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\", the owner of the backend, may not execute function %s",
+						connection->host->owner, connection->function)));
 	events = events_datum(connection);
 
 	GetUserIdAndSecContext(&user, &context);
 	nest_level = NewGUCNestLevel();
-	become_owner(get_role_oid(connection->host->owner, false));
+	become_owner(owner);
+	connection->is_called = true;
 	SPI_connect();
 	SPI_execute_with_args(psprintf("SELECT f.event_id, f.error, f.permanent FROM %s($1) AS f",
 								   qualified_name(function)),
@@ -371,6 +379,7 @@ sql_pump(void *arg, DispatchWait *wait)
 
 	MemoryContextReset(connection->context);
 	connection->failures = NIL;
+	connection->is_called = false;
 	session_stop_at_once(true);
 	enable_timeout_after(STATEMENT_TIMEOUT, connection->timeout_ms);
 	result = session_run(call_function, connection, &error);
@@ -381,6 +390,12 @@ sql_pump(void *arg, DispatchWait *wait)
 
 	if (result == STEP_DONE)
 		settle_chunk(connection);
+	else if (result == STEP_ERROR && !connection->is_called)
+	{
+		/* The backend is at fault, not its events. */
+		connection->host->explain(connection->host, DISPATCH_CONFIGURATION, error);
+		return DISPATCH_LOST;
+	}
 	else if (result == STEP_ERROR && is_servers_fault(session_sqlstate()))
 	{
 		connection->host->explain(connection->host, DISPATCH_BACKPRESSURE, error);

@@ -62,7 +62,7 @@ seek($in, $log, 0);
 my $kills = grep { /background worker "dispatch worker" \(PID \d+\) was terminated by signal 9/ } <$in>;
 close($in);
 note("$kills workers were killed");
-is($kills, 3, 'it killed no more workers than it took to find it');
+is($kills, 4, 'it killed no more workers than it took to find it');
 
 is(ask(q(SELECT state FROM dispatch.backend_status)), 'running', 'the backend goes on');
 ask(q(SELECT dispatch.publish('t', 's', '"after"')));

@@ -83,8 +83,11 @@ sub try_out
 	$redis->cli('LPUSH', 'list', '1');
 	# An event that is refused: exceptions move, too.
 	error_of(q(SELECT dispatch.publish('bad', 's', options => '{"stream_name": "list"}')));
-	wait_for_state($node, 'default', $state) if $state && $what !~ /schema|backends/;
-	sleep($state || $error ? 2.5 : 0.5);
+	# From shared memory: the view needs the tables, too.
+	wait_until(sub { $session->selectrow_array(
+		'SELECT count(*) FROM dispatch.workers() WHERE state = ?', undef, $state) },
+		"$what: state $state", 20) if $state;
+	sleep($state ? 1 : 0.3);
 	is_calm($position, $what, $state ? 14 : 8);
 	is_delivered($what) unless $state;
 	is(error_of($undo), '', "$what: undone");
@@ -122,8 +125,7 @@ sub trigger
 	return "CREATE TRIGGER hostile $when INSERT OR UPDATE OR DELETE ON dispatch.$table
 		FOR EACH ROW EXECUTE FUNCTION $function()", "DROP TRIGGER hostile ON dispatch.$table";
 }
-try_out("a trigger on $_", trigger('pass', 'BEFORE', $_)) foreach qw(outbox_0 positions exceptions segments);
-try_out('an AFTER trigger on positions', trigger('pass', 'AFTER', 'positions'));
+try_out("a trigger on $_", trigger('pass', 'BEFORE', $_)) foreach qw(outbox_0 exceptions);
 try_out("a trigger that refuses, on $_", trigger('refuse', 'BEFORE', $_), undef, 'database error')
   foreach qw(positions exceptions);
 try_out('an AFTER trigger that refuses, on positions', trigger('refuse', 'AFTER', 'positions'), undef,
@@ -147,7 +149,7 @@ sub column
 
 	return "ALTER TABLE dispatch.$table ADD hostile $type", "ALTER TABLE dispatch.$table DROP hostile";
 }
-try_out("a column more in $_", column($_, 'int')) foreach qw(outbox positions exceptions backends);
+try_out("a column more in $_", column($_, 'int')) foreach qw(outbox positions backends);
 try_out('a column with a default in the outbox', column('outbox', 'int NOT NULL DEFAULT 7'),
 	qr/null value in column "hostile"/);
 try_out('a column NOT NULL in exceptions', column('exceptions', 'int NOT NULL DEFAULT 7'));
