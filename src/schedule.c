@@ -46,7 +46,8 @@ schedule_release(void *arg)
 	bool		isnull;
 
 	SPI_connect();
-	SPI_execute("SELECT min(s.scheduled_at) FROM dispatch.scheduled AS s" ADOPTED, true, 1);
+	/* Not read-only: adopt() has put some aside in this very command. */
+	SPI_execute("SELECT min(s.scheduled_at) FROM dispatch.scheduled AS s" ADOPTED, false, 1);
 	due = DatumGetTimestampTz(get_column(0, 1, &isnull));
 	if (isnull)
 		due = 0;

@@ -89,10 +89,12 @@ read_events(void *arg)
 	MemoryContext old;
 
 	/*
-	 * This transaction may have brought news of the configuration: what was
-	 * committed after that is not to be sent as it was before.
+	 * This transaction may have brought news of the configuration, or of events
+	 * to be tried again: what was committed after that is not to be sent as it
+	 * was before, nor to overtake them.
 	 */
-	if (MyWorker.backends_generation != catalog_backends_generation)
+	if (MyWorker.backends_generation != catalog_backends_generation ||
+		MyWorker.exceptions_generation != catalog_exceptions_generation)
 	{
 		MyWorker.look = true;
 		return;

@@ -21,7 +21,6 @@
 #
 # Bytes are counted for each connection, from set() on.  A fault is a
 # connection to which something was done, other than slowly.
-#
 package TcpProxy;
 
 use strict;
@@ -35,6 +34,7 @@ use Socket qw(AF_UNIX IPPROTO_TCP PF_UNSPEC SOCK_STREAM SOL_SOCKET SO_LINGER TCP
 use Time::HiRes qw(time);
 
 my $READ_BYTES = 64 * 1024;
+my $SEGMENTS = 500;				# written at a time: the other side has its turn, too
 # A request is written at once: what comes later than this is another one.
 my $REQUEST_SECONDS = 0.2;
 
@@ -71,8 +71,7 @@ sub set
 {
 	my ($self, $mode, %args) = @_;
 
-	$MODE{$mode} or croak "a proxy cannot $mode";
-	return $self->_ask($mode, %args);
+	return $MODE{$mode} ? $self->_ask($mode, %args) : croak "a proxy cannot $mode";
 }
 
 # What there was since set().
@@ -225,8 +224,9 @@ sub _write
 {
 	my ($self, $end) = @_;
 	my ($args, $queue, $connection) = ($self->{args}, @$end{qw(queue connection)});
+	my $segments = $SEGMENTS;
 
-	while (@$queue && $queue->[0][0] <= time)
+	while (@$queue && $queue->[0][0] <= time && $segments-- > 0)
 	{
 		my $cut = "$self->{mode} $end->{side}" eq 'cut ' . ($args->{side} // '');
 		my $left = $cut ? $args->{after} - $end->{written} : $READ_BYTES;

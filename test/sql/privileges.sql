@@ -38,6 +38,11 @@ SELECT role, kind, object FROM (
 		WHERE c.relnamespace = 'dispatch'::regnamespace AND c.relkind IN ('r', 'p', 'v')
 			AND has_table_privilege(role, c.oid, priv)
 		UNION ALL
+		SELECT lower(priv) || ' of ' || c.relname, a.attname
+		FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0, unnest('{SELECT,INSERT,UPDATE,REFERENCES}'::text[]) AS priv
+		WHERE c.relnamespace = 'dispatch'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+			AND has_column_privilege(role, c.oid, a.attnum, priv) AND NOT has_table_privilege(role, c.oid, priv)
+		UNION ALL
 		SELECT 'sequence', c.relname FROM pg_class AS c
 		WHERE c.relnamespace = 'dispatch'::regnamespace AND c.relkind = 'S'
 			AND has_sequence_privilege(role, c.oid, 'USAGE, SELECT, UPDATE')

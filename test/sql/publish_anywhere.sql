@@ -213,17 +213,18 @@ SELECT dispatch.publish('to mine', 's', backend => 'mine');
 TRUNCATE dispatch.outbox;
 
 -- Only an insert: no other row changes, no lock outlives the call that anybody
--- else could wait for, and nothing is held on the table of backends.
+-- else could wait for, and nothing is held on the table of backends.  (Which
+-- segment is the current one depends on when the manager opened it.)
 \c -
 BEGIN;
 SELECT dispatch.publish('first', 's'), dispatch.publish('second', 's', key => 'k') \g /dev/null
-SELECT relname, n_tup_ins AS inserted, n_tup_upd AS updated, n_tup_del AS deleted
+SELECT regexp_replace(relname, '\d', 'N') AS relname, n_tup_ins AS inserted, n_tup_upd AS updated, n_tup_del AS deleted
 FROM pg_stat_xact_user_tables WHERE n_tup_ins + n_tup_upd + n_tup_del > 0;
-SELECT locktype, relation::regclass, mode FROM pg_locks
+SELECT locktype, regexp_replace(relation::regclass::text, '_\d', '_N') AS relation, mode FROM pg_locks
 WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid'
 	AND (relation IS NULL OR relation::regclass::text LIKE 'dispatch.%')
 	AND mode NOT IN ('AccessShareLock')
-ORDER BY locktype, relation::regclass::text COLLATE "C", mode;
+ORDER BY locktype, pg_locks.relation::regclass::text COLLATE "C", mode;
 COMMIT;
 
 DROP FUNCTION take_events;

@@ -17,7 +17,13 @@ my $SLACK = 0.8;
 my $node = new_cluster('retry', 'restart_after_crash = on');
 my $session;
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 sub connect_again
 {
@@ -138,7 +144,8 @@ wait_until(sub { event($id)->{status} eq 'retrying' }, 'a failure');
 my $event = event($id);
 is($event->{attempts}, 1, 'an event that failed: one attempt so far');
 is($event->{last_error}, 'attempt 1', 'it says why');
-ok(sql(q(SELECT next_attempt_at > now() - interval '0.4 s' AND next_attempt_at < now() + interval '0.4 s'
+ok(sql(q(SELECT next_attempt_at > now() - interval '0.4 s'
+	AND next_attempt_at < now() + interval '0.4 s'
 	FROM dispatch.events WHERE event_id = ?), $id), 'and when it is tried again');
 is(status('constant')->{retrying}, 1, 'the backend has one to retry');
 is(status('constant')->{pending}, 1, 'which is pending');
@@ -290,14 +297,15 @@ wait_until(
 is($books->(), "$COUNT: $COUNT", 'published, pending and dead letters are all events');
 my ($delivered, $failed, $dead) = $session->selectrow_array(q(
 	SELECT count(*) FILTER (WHERE a.ok), count(*) FILTER (WHERE NOT a.ok),
-	       (SELECT count(*) FROM dispatch.dead_letters WHERE backend = 'books')
+		(SELECT count(*) FROM dispatch.dead_letters WHERE backend = 'books')
 	FROM sink.attempts AS a JOIN dispatch.events AS e USING (event_id) WHERE e.backend = 'books'));
 $status = status('books');
 cmp_ok($dead, '>', 0, 'there are dead letters');
 is($status->{published}, $delivered, 'what counts as published has been delivered');
 is($status->{failed}, $dead, 'failed are the dead letters');
 is($status->{retried}, $failed - $dead, 'retried are the failures that were not the last');
-is(sql(q(SELECT count(*) FROM dispatch.events AS e WHERE backend = 'books' AND (status = 'published')
+is(sql(q(SELECT count(*) FROM dispatch.events AS e
+	WHERE backend = 'books' AND (status = 'published')
 	<> EXISTS (SELECT FROM sink.attempts AS a WHERE a.event_id = e.event_id AND a.ok))),
 	0, 'and each event says of itself what is true');
 is(sql(q(SELECT count(*) FROM dispatch.exceptions AS x WHERE attempts <>

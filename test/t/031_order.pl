@@ -16,7 +16,13 @@ my $node = new_cluster('order',
 	"dispatch.retry_backoff = off\ndispatch.retry_delay = '60 ms'\ndispatch.max_retries = 2");
 my $session = session($node);
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 # A backend whose events say how often they fail: data is {"n": ..., "fail":
 # attempts that fail}. It notes what came in which call.
@@ -172,7 +178,8 @@ wait_until(sub { status_of($bad) eq 'retrying' }, 'a failure');
 my @behind = publish('key', 0, 'a', 5);
 my @other = (publish('key', 0, 'b', 5), publish('key', 0, undef, 5));
 ok(sql(q(SELECT dispatch.flush('20 s', 'key'))), 'flush() does not wait for retries');
-is_deeply([ map { status_of($_) } @behind ], [ ('parked') x 5 ], 'later events of the key are parked');
+is_deeply([ map { status_of($_) } @behind ], [ ('parked') x 5 ],
+	'later events of the key are parked');
 is_deeply([ map { status_of($_) } @other ], [ ('published') x 10 ], 'other keys and none flow on');
 is_deeply([ $session->selectrow_array(
 			q(SELECT pending, retrying FROM dispatch.backend_status WHERE name = 'key')) ],
@@ -198,8 +205,8 @@ is(sql(q(SELECT count(*) FROM sink.attempts WHERE type = 'key' AND key = 'a' AND
 	'nor was one sent');
 mend(1);
 settle('key', 'mended');
-is_deeply([ map { $_->[0] } @{ $session->selectall_arrayref(
-				q(SELECT n FROM sink.attempts WHERE key = 'a' AND type = 'key' AND ok ORDER BY id)) } ],
+is_deeply($session->selectcol_arrayref(
+		q(SELECT n FROM sink.attempts WHERE key = 'a' AND type = 'key' AND ok ORDER BY id)),
 	[ 1 .. 6, 17 .. 31 ], 'mended: all of the key go, in order');
 is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'and no row is left');
 
@@ -268,7 +275,8 @@ foreach my $ordering (qw(key strict))
 		}
 		if ($round == 2 || $round == 4)
 		{
-			sql('SELECT pg_terminate_backend(pid) FROM dispatch.backend_status WHERE name = ?', $name);
+			sql('SELECT pg_terminate_backend(pid) FROM dispatch.backend_status WHERE name = ?',
+				$name);
 		}
 		elsif ($round == 3)
 		{
@@ -278,7 +286,8 @@ foreach my $ordering (qw(key strict))
 		}
 		elsif ($round == 5)
 		{
-			$session->do('UPDATE dispatch.backends SET batch_size = 3 WHERE name = ?', undef, $name);
+			$session->do('UPDATE dispatch.backends SET batch_size = 3 WHERE name = ?',
+				undef, $name);
 		}
 	}
 	settle($name, $ordering);

@@ -17,7 +17,13 @@ my $node = new_cluster('dead_letters', q(
 	dispatch.published_retention = '10 s'));
 my $session = session($node);
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 # A backend that fails until it is mended; a "permanent" event is refused.
 $session->do(q(CREATE EXTENSION dispatch));
@@ -190,26 +196,32 @@ wait_for_status('published', $two[0]);
 
 # ---- retry_failed()
 
-is(sql(q(SELECT dispatch.retry_failed('one', 'odd.type'))), 1, 'retry_failed() by backend and type');
+is(sql(q(SELECT dispatch.retry_failed('one', 'odd.type'))), 1,
+	'retry_failed() by backend and type');
 wait_for_status('published', $one[0]);
 is_deeply([ map { status_of($_) } $null, @two[ 1, 2 ] ], [ ('failed') x 3 ], 'and no others');
 is(sql(q(SELECT dispatch.retry_failed(event_type => 'even.type'))), 1, 'retry_failed() by type');
 wait_for_status('published', $null);
-is(sql('SELECT data FROM sink.delivered WHERE event_id = ?', $null), 'null', 'JSON null has stayed');
+is(sql('SELECT data FROM sink.delivered WHERE event_id = ?', $null), 'null',
+	'JSON null has stayed');
 is(sql(q(SELECT dispatch.retry_failed())), 2, 'retry_failed() of all');
 wait_for_status('published', @two);
 is(sql(q(SELECT dispatch.retry_failed())), 0, 'none is left');
 is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'nor a row');
 
-# A retried letter holds up later events of its key, and goes before them.
+# A retried letter holds up later events of its key, and goes before them, also
+# when both are news of one transaction.
 mend(0);
 my $first = publish('one', 't', 100, 'hold');
 wait_for_status('failed', $first);
 $session->do(q(UPDATE dispatch.backends SET max_retries = 1000 WHERE name = 'one'));
+ok(sql(q(SELECT dispatch.flush('20 s'))), 'the worker has the new configuration');
+$session->begin_work;
 $session->do('SELECT dispatch.retry(?)', undef, $first);
-wait_for_status('retrying', $first);
 my $second = publish('one', 't', 101, 'hold');
-wait_for_status('parked', $second);
+$session->commit;
+ok(sql(q(SELECT dispatch.flush('20 s'))), 'the worker has seen both');
+is(status_of($second), 'parked', 'retry(): a later event waits for the letter');
 mend(1);
 wait_for_status('published', $first, $second);
 is_deeply($session->selectcol_arrayref(
@@ -226,10 +238,13 @@ my $position = log_position($node);
 $session->do('SELECT dispatch.discard(?)', undef, $gone);
 is(status_of($gone), 'discarded', 'discard(): the event says so');
 is(dead_letters('one'), 1, 'discard(): it is no dead letter any more');
-is(scalar log_lines($node, qr/LOG:.*$gone.*discarded/, $position), 1, 'discard(): the log tells of it');
-fails('SELECT dispatch.retry(?)', [$gone], '42704', qr/no dead letter/, 'retry() of a discarded one');
+is(scalar log_lines($node, qr/LOG:.*$gone.*discarded/, $position), 1,
+	'discard(): the log tells of it');
+fails('SELECT dispatch.retry(?)', [$gone], '42704', qr/no dead letter/,
+	'retry() of a discarded one');
 fails('SELECT dispatch.discard(?)', [$gone], '42704', qr/no dead letter/, 'discard() twice');
-is(sql(q(SELECT failed FROM dispatch.backend_status WHERE name = 'one')), 1, 'the counter knows it');
+is(sql(q(SELECT failed FROM dispatch.backend_status WHERE name = 'one')), 1,
+	'the counter knows it');
 
 # ---- Dropping
 

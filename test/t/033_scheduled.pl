@@ -14,7 +14,13 @@ my $redis = RedisServer->new;
 my $node = new_cluster('scheduled', "dispatch.sleep_time = '1h'");
 my $session = session($node);
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 $session->do('CREATE EXTENSION dispatch');
 create_redis_backend($node, $redis);

@@ -20,7 +20,13 @@ my $node = new_cluster('retention', q(
 	autovacuum_naptime = '1 s'));
 my $session = session($node);
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 $session->do(q(CREATE EXTENSION dispatch));
 $session->do(q(
@@ -39,7 +45,8 @@ $session->do(q(
 	BEGIN
 		FOREACH event IN ARRAY events LOOP
 			IF event.event_type LIKE 'bad%' AND NOT (SELECT mended FROM sink.mended) THEN
-				RETURN NEXT (event.event_id, 'bad', event.event_type = 'bad.letter')::dispatch.failure;
+				RETURN NEXT (event.event_id, 'bad',
+					event.event_type = 'bad.letter')::dispatch.failure;
 			ELSIF event.event_type <> 'stream' THEN
 				INSERT INTO sink.got VALUES (event.event_id, event.event_type, event.body::jsonb);
 			END IF;
@@ -69,6 +76,10 @@ sub outbox_bytes
 		WHERE relname ~ '^outbox_\d$'));
 }
 
+# Twenty small events.
+my $PUBLISH = q(SELECT dispatch.publish('stream', 's', to_jsonb(repeat('x', 200)), key => 'k' || i)
+	FROM generate_series(1, 20) AS i);
+
 # Publishes without patience, in a process of its own, for so many seconds;
 # returns what tells the number of events and of errors.
 sub start_publishing
@@ -88,8 +99,7 @@ sub start_publishing
 		$mine->do(q(SET lock_timeout = '1 ms'));
 		while (time < $until)
 		{
-			if (eval { $mine->do(q(SELECT dispatch.publish('stream', 's', to_jsonb(repeat('x', 200)),
-				key => 'k' || i) FROM generate_series(1, 20) AS i)); 1 })
+			if (eval { $mine->do($PUBLISH); 1 })
 			{
 				$events += 20;
 			}
@@ -110,11 +120,13 @@ sub start_publishing
 
 my @letters = @{
 	$session->selectcol_arrayref(
-		q(SELECT dispatch.publish('bad.letter', 's', jsonb_build_object('letter', i, 'x', repeat('y', 5000)))
+		q(SELECT dispatch.publish('bad.letter', 's',
+			jsonb_build_object('letter', i, 'x', repeat('y', 5000)))
 		FROM generate_series(1, 3) AS i)) };
 my @retrying = @{
 	$session->selectcol_arrayref(
-		q(SELECT dispatch.publish('bad', 's', to_jsonb(i), key => 'k') FROM generate_series(1, 2) AS i)) };
+		q(SELECT dispatch.publish('bad', 's', to_jsonb(i), key => 'k')
+		FROM generate_series(1, 2) AS i)) };
 my @waiting = @{
 	$session->selectcol_arrayref(
 		q(SELECT dispatch.publish('waiting', 's', to_jsonb(i), backend => 'paused')
@@ -166,7 +178,6 @@ my ($kept, $oldest) = $session->selectrow_array(
 	q(SELECT count(*), extract(epoch FROM now() - min(created_at)) FROM dispatch.outbox
 	WHERE event_type = 'stream'));
 cmp_ok($kept, '<', $events, 'published events go');
-my ($middle) = grep { $_->[0] > $RUN / 2 } @sizes;
 my ($early) = grep { $_->[0] > 2 } @sizes;
 cmp_ok($sizes[-1][1], '<', 6 * $early->[1], 'disk use does not grow with the run')
   or diag(join ' ', map { int($_->[1] / 1024) } @sizes);
@@ -174,16 +185,21 @@ cmp_ok($sizes[-1][1], '<', 6 * $early->[1], 'disk use does not grow with the run
 # Its xmin is no hindrance, and nothing was left to vacuum.
 is(sql(q(SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname ~ '^outbox_\d$')), 0,
 	'no dead tuples in any segment, though xmin is held');
-is(sql(q(SELECT sum(n_tup_del + n_tup_upd) FROM pg_stat_user_tables WHERE relname ~ '^outbox_\d$')), 0,
+is(sql(q(SELECT sum(n_tup_del + n_tup_upd) FROM pg_stat_user_tables
+	WHERE relname ~ '^outbox_\d$')), 0,
 	'no event was ever updated or deleted');
 
 # Who stands in the way is told.
 my ($segment) = grep { $_->{segment} == $held } segments();
 like($segment->{blocked_by}, qr/in use/, 'blocked_by: a transaction has the segment in use');
 my ($first) = segments();
-like($first->{blocked_by}, qr/"paused"/, 'blocked_by: a paused backend has events in the first one');
+like($first->{blocked_by}, qr/"paused"/,
+	'blocked_by: a paused backend has events in the first one');
 $holder->do('COMMIT');
-wait_until(sub { !grep { $_->{segment} == $held && $_->{opened_at} eq $segment->{opened_at} } segments() },
+wait_until(
+	sub {
+		!grep { $_->{segment} == $held && $_->{opened_at} eq $segment->{opened_at} } segments();
+	},
 	'the segment is emptied once it is free', 10);
 $snapshot->disconnect;
 $holder->disconnect;
@@ -203,9 +219,9 @@ wait_until(
 	'the first segments are emptied', 15);
 is(sql(q(SELECT count(*) FROM dispatch.dead_letters WHERE length(data ->> 'x') = 5000)), 3,
 	'dead letters keep their payload');
-is_deeply($session->selectcol_arrayref(
-		q(SELECT status FROM dispatch.events WHERE event_id = ANY (?) ORDER BY event_id), undef, \@retrying),
-	[qw(retrying parked)], 'events that are still tried are still shown');
+like(sql(q(SELECT string_agg(status, ' ' ORDER BY event_id) FROM dispatch.events
+		WHERE event_id = ANY (?)), \@retrying),
+	qr/^retrying (?:retrying|parked)$/, 'events that are still tried are still shown');
 is_deeply($session->selectcol_arrayref(
 		q(SELECT status FROM dispatch.events WHERE event_id = ANY (?)), undef, \@letters),
 	[ ('failed') x 3 ], 'so are dead letters');
@@ -226,7 +242,7 @@ $session->do(q(PREPARE TRANSACTION 'blocks'));
 $session->disconnect;
 $node->restart;
 $session = session($node);
-$session->do(q(SELECT dispatch.publish('stream', 's', to_jsonb(i)) FROM generate_series(1, 10) AS i));
+$session->do($PUBLISH);
 $session->do(q(ROLLBACK PREPARED 'blocks'));
 ok(sql(q(SELECT dispatch.flush('20 s', 'default'))), 'events are published right after a restart');
 wait_until(
@@ -244,9 +260,9 @@ $session->do('ALTER SYSTEM SET dispatch.cleanup_published = off');
 $session->do('SELECT pg_reload_conf()');
 sleep 1;
 my $before = sql('SELECT count(*) FROM dispatch.outbox');
-$session->do(q(SELECT dispatch.publish('stream', 's', to_jsonb(i)) FROM generate_series(1, 10) AS i));
+$session->do($PUBLISH);
 sleep 7;
-is(sql('SELECT count(*) FROM dispatch.outbox'), $before + 10, 'cleanup_published off: all is kept');
+is(sql('SELECT count(*) FROM dispatch.outbox'), $before + 20, 'cleanup_published off: all is kept');
 
 log_ok($node, qr/WARNING.*could not|manager.*ERROR/);
 $node->stop;

@@ -68,7 +68,8 @@ $app->do(q(
 		FOREACH event IN ARRAY events LOOP
 			IF event.event_type LIKE 'bad%' AND NOT EXISTS (
 				SELECT FROM pg_class WHERE relname = 'mended') THEN
-				RETURN NEXT (event.event_id, 'bad', event.event_type = 'bad.for.ever')::dispatch.failure;
+				RETURN NEXT (event.event_id, 'bad',
+					event.event_type = 'bad.for.ever')::dispatch.failure;
 			ELSE
 				INSERT INTO sink.got (key, data) VALUES (event.key, event.body);
 			END IF;
@@ -84,7 +85,7 @@ $app->do(q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUE
 # to_jsonb(i) for each number, with keys k0 ... k2.
 sub publish
 {
-	my ($session, $backend, $type, $from, $to, $more) = @_;
+	my ($session, $backend, $type, $from, $to) = @_;
 
 	$session->do(
 		q(SELECT dispatch.publish(?, 's', to_jsonb(i), backend => ?, key => 'k' || i % 3)
@@ -173,7 +174,8 @@ sub check_copy
 		{ published => 14, retrying => 1, failed => 1, parked => 2 }, "$what: retries are there");
 	is_deeply(status_counts($node, $database, 'paused'),
 		{ published => 10, pending => 25, scheduled => 1 }, "$what: so is the backlog");
-	is(ask($node, $database, q(SELECT string_agg(DISTINCT state, ' ') FROM dispatch.backend_status)),
+	is(ask($node, $database,
+			q(SELECT string_agg(DISTINCT state, ' ') FROM dispatch.backend_status)),
 		'not adopted', "$what: it is not adopted");
 
 	# The copy is used before it is adopted: what is published waits. A backend
@@ -181,8 +183,8 @@ sub check_copy
 	publish($session, 'paused', 't', 101, 106);
 	publish($session, 'default', 't', 101, 103);
 	publish($session, 'sink', 't', 101, 103);
-	create_redis_backend($node, $redis, database => $database, name => 'own', stream_name => 'own');
-	create_redis_backend($node, $redis, database => $database, name => 'own2', stream_name => 'own2');
+	create_redis_backend($node, $redis, database => $database, name => $_, stream_name => $_)
+	  foreach qw(own own2);
 	$session->do(q(SELECT dispatch.pause_backend('own2')));
 	publish($session, 'own', 't', 1, 3);
 	publish($session, 'own2', 't', 1, 3);

@@ -19,7 +19,13 @@ my $node = new_cluster('many', q(
 	log_statement = none));
 my $session = session($node);
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 $session->do(q(CREATE EXTENSION dispatch));
 $session->do(q(
@@ -47,7 +53,8 @@ $session->do(q(INSERT INTO dispatch.backends (name, transport, owner, options)
 # ---- More dead letters than the limit, all tried again
 
 my $count = $LIMIT + 3_000;
-$session->do(q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
+$session->do(
+	q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
 	undef, $count);
 ok(sql(q(SELECT dispatch.flush('60 s'))), 'they all fail');
 is(sql('SELECT failed FROM dispatch.backend_status'), $count, 'and are dead letters');
@@ -58,7 +65,8 @@ eval {
 };
 is(sql('SELECT delivered FROM sink.state'), $count, 'retry_failed() of more than the limit');
 eval {
-	wait_until(sub { !sql('SELECT pending FROM dispatch.backend_status') }, 'nothing is pending', 5);
+	wait_until(sub { !sql('SELECT pending FROM dispatch.backend_status') },
+		'nothing is pending', 5);
 };
 is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'no row is left');
 
@@ -68,7 +76,8 @@ $session->do('DELETE FROM dispatch.exceptions');
 $session->do('SELECT dispatch.announce_exceptions()');
 $session->do('UPDATE sink.state SET mended = false');
 $session->do(q(UPDATE dispatch.backends SET max_retries = 10, retry_delay = '1 hour'));
-$session->do(q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
+$session->do(
+	q(SELECT count(dispatch.publish('t', 's', to_jsonb(i))) FROM generate_series(1, ?) AS i),
 	undef, $LIMIT + 5_000);
 wait_for_state($node, 'default', 'blocked');
 my $open = 0;

@@ -25,7 +25,13 @@ my $node = new_cluster('crashes', q(
 	wal_writer_delay = '20 ms'));
 my $session;
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 sub connect_again
 {
@@ -149,9 +155,11 @@ wait_until(
 is_deeply([ contradictions() ], [], 'and in the end');
 is(sql('SELECT count(*) FROM dispatch.outbox'), $n, 'all that was committed is there');
 my $counts = $session->selectrow_hashref(q(
-	SELECT count(*) FILTER (WHERE d AND NOT l) AS delivered, count(*) FILTER (WHERE l AND NOT d) AS dead,
-		count(*) FILTER (WHERE l AND d) AS both, count(*) FILTER (WHERE NOT l AND NOT d) AS none
-	FROM (SELECT EXISTS (SELECT FROM sink.attempts AS a WHERE a.event_id = o.event_id AND a.ok) AS d,
+	SELECT count(*) FILTER (WHERE d AND NOT l) AS delivered,
+		count(*) FILTER (WHERE l AND NOT d) AS dead, count(*) FILTER (WHERE l AND d) AS both,
+		count(*) FILTER (WHERE NOT l AND NOT d) AS none
+	FROM (SELECT
+		EXISTS (SELECT FROM sink.attempts AS a WHERE a.event_id = o.event_id AND a.ok) AS d,
 		EXISTS (SELECT FROM dispatch.dead_letters AS l WHERE l.event_id = o.event_id) AS l
 		FROM dispatch.outbox AS o) AS e));
 is($counts->{both}, 0, 'no event is delivered and a dead letter');

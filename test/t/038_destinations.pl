@@ -18,7 +18,13 @@ my $node = new_cluster('destinations', q(
 	dispatch.max_retries = 2));
 my $session = session($node);
 
-sub sql { return scalar $session->selectrow_array(@_ > 1 ? ($_[0], undef, @_[ 1 .. $#_ ]) : $_[0]); }
+# The first column of the first row.
+sub sql
+{
+	my ($query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
+}
 
 $session->do('CREATE EXTENSION dispatch');
 $redis->cli('ACL', 'SETUSER', 'alice', 'on', '>secret', '~*', '+@all');
@@ -54,7 +60,9 @@ sub flush
 $redis->cli('SET', 'taken', 'by a string');
 $redis->cli('ACL', 'SETUSER', 'alice', 'resetkeys', '~taken', '~free');
 my $worker = backend_pid($node, 'default');
-my @taken = map { publish('taken', $_, 'k') } 1 .. 2;
+my @taken = (publish('taken', 1, 'k'));
+wait_until(sub { statuses(@taken) eq 'retrying' }, 'a failure', 20);
+push @taken, publish('taken', 2, 'k');
 my @denied = map { publish('denied', $_) } 1 .. 2;
 my @free = map { publish('free', $_, $_ == 1 ? 'k' : undef) } 1 .. 3;
 flush('destinations');
@@ -84,14 +92,14 @@ is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'no row is left');
 $redis->cli('CONFIG', 'SET', 'proto-max-bulk-len', '1mb');
 $session->begin_work;
 my @around = map { publish('free', $_, 'big') } 10, 11;
-my $big = sql(q(SELECT dispatch.publish('free', 's', to_jsonb(repeat('x', 2000000)), key => 'big')));
+my $big = publish('free', '"' . 'x' x 2_000_000 . '"', 'big');
 push @around, map { publish('free', $_, 'big') } 12, 13;
 push @around, map { publish('free', $_) } 14 .. 15;
 $session->commit;
 wait_until(sub { statuses(@around, $big) !~ /pending|retrying|parked/ }, 'the verdict', 30);
 is(statuses($big), 'failed', 'too large: a dead letter at once');
-is_deeply([ @{ $session->selectrow_arrayref(
-				'SELECT attempts, length(data::text) FROM dispatch.dead_letters WHERE event_id = ?', undef, $big) } ],
+is_deeply([ $session->selectrow_array(q(SELECT attempts, length(data::text)
+			FROM dispatch.dead_letters WHERE event_id = ?), undef, $big) ],
 	[ 1, 2_000_002 ], 'after one attempt, with its payload');
 like(event($big)->{last_error}, qr/\S/, 'with a reason');
 is(statuses(@around), join(' ', ('published') x 6), 'its neighbours are delivered');

@@ -57,28 +57,35 @@ BEGIN
 		n := n + 1;
 		EXECUTE format($f$
 			CREATE FUNCTION public.spy_%1$s(a %2$s, b %3$s) RETURNS %4$s LANGUAGE plpgsql AS
-			'BEGIN RAISE LOG ''spy: operator %% as %%'', ''%5$s'', current_user; RETURN a OPERATOR(pg_catalog.%5$s) b; END';
-			CREATE OPERATOR public.%5$s (LEFTARG = %2$s, RIGHTARG = %3$s, FUNCTION = public.spy_%1$s)$f$,
+			'BEGIN RAISE LOG ''spy: operator %% as %%'', ''%5$s'',
+				current_user; RETURN a OPERATOR(pg_catalog.%5$s) b; END';
+			CREATE OPERATOR public.%5$s (LEFTARG = %2$s, RIGHTARG = %3$s,
+				FUNCTION = public.spy_%1$s)$f$,
 			n, o.oprleft::regtype, o.oprright::regtype, o.oprresult::regtype, o.oprname);
 	END LOOP;
 	FOR o IN SELECT proname, pronargs, prorettype, proargtypes::oid[] AS args FROM pg_proc
 		WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND NOT proretset
 			AND prorettype = ANY (spied) AND proargtypes::oid[] <@ spied
 			AND provariadic = 0 AND pronargs <= 4
-			AND proname ~ '^(jsonb?_|to_|quote_|now|clock|concat|current|pg_c|pg_v|pg_s|date|round|lower|upper|string|text|nextval|set_config|has_|format)' LOOP
+			AND (proname ~ '^(jsonb?_|to_|quote_|now|clock|concat|current|pg_c|pg_v|pg_s|date)'
+				OR proname ~ '^(round|lower|upper|string|text|nextval|set_config|has_|format)') LOOP
 		n := n + 1;
 		EXECUTE format('CREATE FUNCTION public.%1$I(%2$s) RETURNS %3$s LANGUAGE plpgsql AS %4$L',
 			o.proname,
-			(SELECT string_agg(t::regtype::text, ', ' ORDER BY i) FROM unnest(o.args) WITH ORDINALITY AS u (t, i)),
+			(SELECT string_agg(t::regtype::text, ',
+				' ORDER BY i) FROM unnest(o.args) WITH ORDINALITY AS u (t, i)),
 			o.prorettype::regtype,
-			format('BEGIN RAISE LOG ''spy: function %s as %%'', current_user; RETURN pg_catalog.%I(%s); END',
+			format('BEGIN RAISE LOG ''spy: function %s as %%'',
+				current_user; RETURN pg_catalog.%I(%s); END',
 				o.proname, o.proname,
-				(SELECT string_agg('$' || i, ', ' ORDER BY i) FROM generate_series(1, o.pronargs) AS i)));
+				(SELECT string_agg('$' || i, ', ' ORDER BY i) FROM generate_series(1,
+					o.pronargs) AS i)));
 	END LOOP;
 	-- Better matches than the variadic original
 	FOR o IN SELECT unnest('{text\,name,text\,int,text\,int\,int,text\,text}'::text[]) AS args LOOP
 		EXECUTE format($f$CREATE FUNCTION public.format(%s) RETURNS text LANGUAGE plpgsql AS
-			'BEGIN RAISE LOG ''spy: function format as %%'', current_user; RETURN ''SELECT 1''; END'$f$, o.args);
+			'BEGIN RAISE LOG ''spy: function format as %%'',
+				current_user; RETURN ''SELECT 1''; END'$f$, o.args);
 	END LOOP;
 	RETURN n;
 END $make$]);
@@ -109,7 +116,8 @@ sub in_front
 	$session->do("CREATE TEMP TABLE $_ (id int, name text, event_id uuid, data jsonb)")
 	  foreach qw(backends outbox exceptions positions scheduled event_types events backend_secrets);
 	$session->do('CREATE DOMAIN pg_temp.text AS pg_catalog.int4;
-		CREATE DOMAIN pg_temp.jsonb AS pg_catalog.int4; CREATE DOMAIN pg_temp.uuid AS pg_catalog.int4;
+		CREATE DOMAIN pg_temp.jsonb AS pg_catalog.int4; CREATE DOMAIN pg_temp.uuid
+			AS pg_catalog.int4;
 		CREATE DOMAIN pg_temp.int4 AS pg_catalog.text');
 	$session->do('SET search_path = pg_temp, public, pg_catalog');
 	return $session;
@@ -117,7 +125,8 @@ sub in_front
 
 $mallory = in_front();
 my @calls = (
-	q(SELECT dispatch.publish('bad', 'test', '{"x": 1}', key => 'k', options => '{"stream_name": "list"}')),
+	q(SELECT dispatch.publish('bad', 'test', '{"x": 1}', key => 'k',
+		options => '{"stream_name": "list"}')),
 	q(SELECT dispatch.publish('t', 'test', scheduled_at => '2000-01-01'::pg_catalog.timestamptz)),
 	q(SELECT dispatch.publish_binary('t', 'test', 'abc', 'text/plain')),
 	q(SELECT dispatch.publish_cloudevent('{"specversion": "1.0", "id": "1", "type": "t", "source": "s"}')),
@@ -146,7 +155,8 @@ $redis->cli('LPUSH', 'list', '1');
 is(error_of($mallory, $_), '', (split /\n/)[0]) foreach @calls;
 like(error_of($mallory, $_), qr/does not exist|is not defined|is no dead letter/, $_) foreach
   q(SELECT dispatch.pause_backend('nowhere')), q(SELECT dispatch.drop_event_type('t')),
-  q(SELECT dispatch.retry(pg_catalog.gen_random_uuid())), q(SELECT dispatch.flush('1 s', 'nowhere'));
+  q(SELECT dispatch.retry(pg_catalog.gen_random_uuid())), q(SELECT dispatch.flush('1 s',
+		'nowhere'));
 is(scalar($redis->xrange_all('events')), 6, 'his events are delivered');
 
 # What others call while he is first in their path
@@ -164,22 +174,25 @@ my $theirs = $admin->selectrow_array(q(SELECT id FROM dispatch.backends WHERE na
 my $secrets = 'SELECT options::text FROM dispatch.backend_secrets WHERE backend_id = ?';
 $admin->do(q(UPDATE dispatch.backends SET enabled = false));
 $admin->do(q(SELECT dispatch.alter_backend('default', '{"password": "pike"}')));
-foreach my $conflict ('', ' ON CONFLICT DO NOTHING', ' ON CONFLICT (id) DO UPDATE SET name = excluded.name')
+foreach my $conflict ('', ' ON CONFLICT DO NOTHING',
+	' ON CONFLICT (id) DO UPDATE SET name = excluded.name')
 {
 	foreach my $options ('{}', '{"password": "carp"}')
 	{
-		error_of($mallory, qq(INSERT INTO dispatch.backends (id, name, transport, options, identity)
-			VALUES ($theirs, 'taken', 'redis', '$options', dispatch.identity())$conflict));
+		error_of($mallory, qq(INSERT INTO dispatch.backends (id, name, transport, options, identity, enabled)
+			VALUES ($theirs, 'taken', 'redis', '$options', dispatch.identity(), false)$conflict));
 		is($admin->selectrow_array($secrets, undef, $theirs), '{"password": "pike"}',
 			"its secret stays his: INSERT of its id, $options$conflict");
 		$admin->do(q(SELECT dispatch.alter_backend('default', '{"password": "pike"}')))
-		  if $admin->selectrow_array(q(SELECT count(*) FROM dispatch.backends WHERE name = 'default'));
+		  if $admin->selectrow_array(q(SELECT count(*) FROM dispatch.backends
+				WHERE name = 'default'));
 		error_of($admin, q(UPDATE dispatch.backends SET name = 'default' WHERE name = 'taken'));
 	}
 }
 isnt(error_of($mallory, $_), '', $_) foreach
   q(UPDATE dispatch.backends SET options = '{"host": "10.0.0.1"}' WHERE name = 'default'),
-  q(UPDATE dispatch.backends SET options = '{"host": "10.0.0.1"}', owner = 'mallory' WHERE name = 'default'),
+  q(UPDATE dispatch.backends SET options = '{"host": "10.0.0.1"}',
+		owner = 'mallory' WHERE name = 'default'),
   q(UPDATE dispatch.backends SET id = 1000 WHERE name = 'default'),
   q(UPDATE dispatch.backends SET identity = '' WHERE name = 'default'),
   q(UPDATE dispatch.backends SET transport = 'notify' WHERE name = 'default'),
@@ -188,7 +201,8 @@ isnt(error_of($mallory, $_), '', $_) foreach
 my $next = $admin->selectrow_array('SELECT last_value + 3 FROM dispatch.backend_id_seq');
 error_of($mallory, qq(INSERT INTO dispatch.backends (id, name, transport, enabled, identity)
 	VALUES ($next, 'ahead', 'notify', false, dispatch.identity())));
-is(join('', map { error_of($admin, qq(SELECT dispatch.create_backend('next$_', 'notify'))) } 1 .. 4),
+is(join('', map { error_of($admin, qq(SELECT dispatch.create_backend('next$_',
+	'notify'))) } 1 .. 4),
 	'', 'a number that he has chosen is in nobody\'s way');
 
 $node->stop;

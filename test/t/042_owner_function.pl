@@ -51,7 +51,7 @@ $session->do(q(
 		END LOOP;
 	END $$;
 	INSERT INTO dispatch.backends (name, transport, options, max_retries, retry_delay)
-	VALUES ('default', 'sql', '{"function": "mallory.obey(dispatch.event[])", "timeout": 1}',
+	VALUES ('default', 'sql', '{"function": "mallory.obey(dispatch.event[])", "timeout": 0.5}',
 		0, '100 ms'),
 		('stubborn', 'sql', '{"function": "mallory.obey_slowly(dispatch.event[])", "timeout": 0.3}',
 		0, '100 ms'),
@@ -123,7 +123,8 @@ foreach (
 	[ 'SELECT pg_cancel_backend(pg_backend_pid())', 'its own cancel',
 		qr/must be a? ?superuser|permission denied/ ],
 	[ q(SELECT pg_read_file('postgresql.conf')), 'a file', qr/permission denied/ ],
-	[ q(COPY mallory.troubled FROM PROGRAM 'echo x'), 'a program', qr/superuser|permission denied/ ],
+	[ q(COPY mallory.troubled FROM PROGRAM 'echo x'), 'a program',
+		qr/superuser|permission denied/ ],
 	[ q(LOAD '/tmp/evil'), 'a library', qr/access to library/ ],
 	[ q(SELECT repeat('x', 2000000000)), 'memory', qr/requested length too large|invalid memory/ ],
 	[ 'DO $$BEGIN LOOP END LOOP; END$$', 'an endless loop', qr/statement timeout/ ],
@@ -166,7 +167,7 @@ foreach my $code (qw(57P01 53200 40001 55P03))
 	my $id = publish("DO \$\$BEGIN IF EXISTS (SELECT FROM mallory.troubled) THEN"
 		  . " RAISE EXCEPTION 'pretended' USING ERRCODE = '$code'; END IF; END\$\$");
 	wait_for_state($node, 'default', 'outage');
-	sleep 1;
+	sleep 0.5;
 	is(status_of($id), 'pending', "$code: the event waits");
 	cmp_ok(scalar(log_lines($node, qr/pretended/, $position)), '<', 5, "$code: the log is quiet");
 	$session->do('TRUNCATE mallory.troubled');
@@ -188,7 +189,8 @@ $before = report();
 # It drops its own backend
 $id = publish(q(SELECT dispatch.drop_backend('suicidal', true)), 'suicidal');
 wait_until(sub { !$session->selectrow_array(
-	q(SELECT count(*) FROM dispatch.backends WHERE name = 'suicidal')) }, 'the end of a backend', 20);
+	q(SELECT count(*) FROM dispatch.backends WHERE name = 'suicidal')) },
+		'the end of a backend', 20);
 is(backend_state($node, 'default'), 'running', 'others go on');
 
 # It does not end when it is cancelled: that can be seen, and it can be stopped

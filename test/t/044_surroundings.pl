@@ -114,7 +114,6 @@ foreach my $what ('TRUNCATE dispatch.outbox', 'DELETE FROM dispatch.outbox',
 	is(backend_pid($node, 'default'), $worker, "$what: by the same worker");
 	is_deeply([ log_lines($node, qr/WARNING|ERROR/, $position) ], [], "$what: without a word");
 	$redis->cli('DEL', 'events');
-	publish(0);
 	$n = 0;
 }
 
@@ -142,7 +141,6 @@ foreach my $round (1 .. 15)
 	sleep 0.1;
 }
 is_delivered("a storm of ends ($ends)", 'at least once');
-my %order;
 $position = log_position($node);
 sleep 1.5;
 cmp_ok(scalar(log_lines($node, qr/dispatch (worker|manager)|WARNING|FATAL/, $position)), '<=', 3,
@@ -154,7 +152,8 @@ $session->do(q(CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql A
 	$$BEGIN RAISE 'hostile event trigger'; END$$));
 $session->do('CREATE EVENT TRIGGER hostile ON ddl_command_start EXECUTE FUNCTION refuse()');
 $session->do('CREATE EVENT TRIGGER hostile_drop ON sql_drop EXECUTE FUNCTION refuse()');
-$session->do(q(SELECT dispatch.create_backend('second', 'notify'), dispatch.drop_backend('second')));
+$session->do(q(SELECT dispatch.create_backend('second', 'notify'),
+	dispatch.drop_backend('second')));
 publish(100);
 is_delivered('event triggers', 'at least once');
 wait_until(sub { 1 == $session->selectrow_array('SELECT count(*) FROM dispatch.backends') },
@@ -173,24 +172,35 @@ restart_with(q(
 $session->do('CREATE PUBLICATION everything FOR ALL TABLES');
 $position = log_position($node);
 publish(1000);
-$redis->cli('LPUSH', 'list', '1');
-$session->do(q(SELECT dispatch.publish('bad', 's', options => '{"stream_name": "list"}', max_retries => 0)));
+$session->do(q(
+	CREATE ROLE app;
+	GRANT USAGE ON SCHEMA dispatch TO app;
+	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO app;
+	CREATE FUNCTION fail(dispatch.event[]) RETURNS SETOF dispatch.failure LANGUAGE sql
+		AS $$SELECT e.event_id, 'never', true FROM unnest($1) AS e$$;
+	INSERT INTO dispatch.backends (name, transport, options, owner)
+	VALUES ('failing', 'sql', '{"function": "public.fail(dispatch.event[])"}', 'app')));
+$session->do(q(SELECT dispatch.publish('bad', 's', backend => 'failing')));
 $session->do(q(SELECT dispatch.publish('later', 's', scheduled_at => now() + '0.5 s')));
-$session->do(q(SELECT dispatch.create_backend('second', 'notify'), dispatch.pause_backend('second')));
+$session->do(q(SELECT dispatch.create_backend('second', 'notify'),
+	dispatch.pause_backend('second')));
 $session->do(q(SELECT dispatch.define_event_type('x'), dispatch.define_event_type('x', 'second')));
 $session->do(q(SELECT dispatch.drop_event_type('x'), dispatch.drop_backend('second')));
 $session->do(q(SELECT dispatch.create_backend('third', 'redis', '{"port": 1, "password": "x"}')));
-$session->do(q(SELECT dispatch.alter_backend('third', '{"password": "y"}'), dispatch.drop_backend('third')));
+$session->do(q(SELECT dispatch.alter_backend('third', '{"password": "y"}'),
+	dispatch.drop_backend('third')));
 is_delivered('a publication of all tables', 'at least once');
 wait_until(sub { 1 == $session->selectrow_array('SELECT count(*) FROM dispatch.dead_letters') },
 	'a dead letter', 10);
 $session->do(q(SELECT dispatch.discard(event_id) FROM dispatch.dead_letters));
+$session->do(q(SELECT dispatch.drop_backend('failing')));
 $session->do(q(ALTER SYSTEM SET dispatch.published_retention = '1s'));
 $session->do('SELECT pg_reload_conf()');
 wait_until(sub { 0 == $session->selectrow_array(q(SELECT count(*) FROM dispatch.exceptions)) &&
 	1 == $session->selectrow_array('SELECT count(*) FROM dispatch.backends') },
 	'retention, and the end of backends', 20);
-is_deeply([ log_lines($node, qr/replica identity/, $position) ], [], 'every table that is updated has a key');
+is_deeply([ log_lines($node, qr/replica identity/, $position) ], [],
+	'every table that is updated has a key');
 
 $node->stop;
 log_ok($node, qr/leak/);

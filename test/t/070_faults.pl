@@ -16,12 +16,12 @@ use Test::More;
 my $bench = Faults->new('faults', $Faults::Calls::SETTINGS);
 
 run_cases(
-	pick_cases(40, Faults::Proxy::login_cuts($bench), Faults::Proxy::cuts($bench)),
+	pick_cases(30, Faults::Proxy::login_cuts($bench), Faults::Proxy::cuts($bench)),
 	Faults::Proxy::late_replies($bench),
-	pick_cases(10, Faults::Calls::single($bench)),
+	pick_cases(8, Faults::Calls::single($bench)),
 	Faults::Calls::storm($bench),
 	Faults::Broker::flush_all($bench),
-	pick_cases(2, Faults::Proxy::toxics($bench)),
+	pick_cases(1, Faults::Proxy::toxics($bench)),
 	pick_cases(1, Faults::Broker::storms($bench)),
 	pick_cases(5, Faults::Server::terminations($bench)),
 	pick_cases(1, Faults::Server::locks($bench)));
