@@ -37,11 +37,19 @@ add_next_attempt(Params *params, const Exception *exception)
 			  exception->status != EXCEPTION_RETRYING);
 }
 
+/*
+ * Runs a statement that has to write one row.  A trigger of a user's that
+ * suppresses it would lose an event: better the worker stops and says so.
+ */
 static void
-run(const char *statement, const Params *params)
+write_row(const char *statement, const Params *params)
 {
 	SPI_connect();
-	params_run(params, statement, false);
+	if (params_run(params, statement, false) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("a row of dispatch.exceptions could not be written"),
+				 errhint("Look for a trigger on dispatch.exceptions that suppresses it.")));
 	SPI_finish();
 }
 
@@ -74,7 +82,7 @@ exception_insert(const Event *event, const Exception *exception, const char *err
 	param_add_text(&params, error);
 	param_add_jsonb(&params, event->attributes);
 	param_add(&params, BYTEAOID, PointerGetDatum(event->content), event->content == NULL);
-	run("INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, max_retries,"
+	write_row("INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, max_retries,"
 		" segment, event_type, source, subject, key, data, options, status, attempts,"
 		" next_attempt_at, first_error, last_error, first_failed_at, last_failed_at,"
 		" attributes, content)"
@@ -94,12 +102,14 @@ exception_update(const Exception *exception, const char *error)
 	param_add(&params, INT4OID, Int32GetDatum(exception->attempts), false);
 	add_next_attempt(&params, exception);
 	param_add_text(&params, error);
-	run("UPDATE dispatch.exceptions SET status = $2, attempts = $3, next_attempt_at = $4,"
-		" first_error = coalesce(first_error, $5), last_error = coalesce($5, last_error),"
-		" first_failed_at = coalesce(first_failed_at, pg_catalog.now()),"
-		" last_failed_at = pg_catalog.now()"
-		" WHERE event_id OPERATOR(pg_catalog.=) $1",
-		&params);
+	SPI_connect();
+	params_run(&params,
+			   "UPDATE dispatch.exceptions SET status = $2, attempts = $3, next_attempt_at = $4,"
+			   " first_error = coalesce(first_error, $5), last_error = coalesce($5, last_error),"
+			   " first_failed_at = coalesce(first_failed_at, pg_catalog.now()),"
+			   " last_failed_at = pg_catalog.now()"
+			   " WHERE event_id OPERATOR(pg_catalog.=) $1", false);
+	SPI_finish();
 }
 
 void
@@ -108,7 +118,10 @@ exception_delete(const Exception *exception)
 	Params		params = {0};
 
 	param_add(&params, UUIDOID, UUIDPGetDatum(&exception->event_id), false);
-	run("DELETE FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) $1", &params);
+	SPI_connect();
+	params_run(&params,
+			   "DELETE FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) $1", false);
+	SPI_finish();
 }
 
 /* ------------------------------------------------------------------------

@@ -162,12 +162,16 @@ position_save(int32 backend_id, Position *position)
 	{
 		ItemPointerSetInvalid(&position->row);
 		if (!run_save(&update_by_key, UPDATE_BY(BY_KEY " AND " PLACE " IS NOT NULL"),
+					  args, nulls, &position->row) &&
+			!run_save(&insert,
+					  "INSERT INTO dispatch.positions (backend_id, " COLUMNS ")"
+					  " SELECT $1, " PARAMETERS " WHERE " PLACE " IS NOT NULL"
+					  " RETURNING ctid",
 					  args, nulls, &position->row))
-			run_save(&insert,
-					 "INSERT INTO dispatch.positions (backend_id, " COLUMNS ")"
-					 " SELECT $1, " PARAMETERS " WHERE " PLACE " IS NOT NULL"
-					 " RETURNING ctid",
-					 args, nulls, &position->row);
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_EXCEPTION),
+					 errmsg("a row of dispatch.positions could not be written"),
+					 errhint("Look for a trigger on dispatch.positions that suppresses it.")));
 	}
 	SPI_finish();
 }

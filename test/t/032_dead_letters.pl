@@ -257,8 +257,9 @@ fails('SELECT dispatch.retry(?)', [$kept], '42704', qr/no dead letter/, 'retry()
 
 # Events that are to be tried again are undelivered.
 $session->do(q(UPDATE dispatch.backends SET max_retries = 1000 WHERE name = 'two'));
-my @open = map { publish('two', 't', $_, 'k') } 10, 11;
-wait_for_status('retrying', $open[0]);
+my @open = (publish('two', 't', 10, 'k'));
+wait_for_status('retrying', @open);
+push @open, publish('two', 't', 11, 'k');
 wait_for_status('parked', $open[1]);
 $session->begin_work;
 fails(q(SELECT dispatch.drop_backend('two')), [], '55006', qr/undelivered.*HINT:.*force/s,

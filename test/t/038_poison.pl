@@ -59,7 +59,8 @@ is( ask(q(SELECT string_agg(DISTINCT data #>> '{}', ',' ORDER BY data #>> '{}') 
 
 open(my $in, '<', $node->logfile) or die "cannot read the log: $!";
 seek($in, $log, 0);
-my $kills = grep { /background worker "dispatch worker" \(PID \d+\) was terminated by signal 9/ } <$in>;
+my $killed = qr/background worker "dispatch worker" \(PID \d+\) was terminated by signal 9/;
+my $kills = grep { /$killed/ } <$in>;
 close($in);
 note("$kills workers were killed");
 is($kills, 4, 'it killed no more workers than it took to find it');

@@ -179,7 +179,8 @@ foreach my $conflict ('', ' ON CONFLICT DO NOTHING',
 {
 	foreach my $options ('{}', '{"password": "carp"}')
 	{
-		error_of($mallory, qq(INSERT INTO dispatch.backends (id, name, transport, options, identity, enabled)
+		error_of($mallory, qq(INSERT INTO dispatch.backends (id, name, transport,
+				options, identity, enabled)
 			VALUES ($theirs, 'taken', 'redis', '$options', dispatch.identity(), false)$conflict));
 		is($admin->selectrow_array($secrets, undef, $theirs), '{"password": "pike"}',
 			"its secret stays his: INSERT of its id, $options$conflict");

@@ -111,7 +111,9 @@ sub try_out
 	return;
 }
 
-my @TABLES = (qw(backends backend_secrets event_types exceptions outbox positions scheduled segments),
+my @TABLES = (
+	qw(backends backend_secrets event_types exceptions),
+	qw(outbox positions scheduled segments),
 	map { "outbox_$_" } 0 .. 7);
 sub on_all { return join ';', map { my $sql = $_[0]; $sql =~ s/%/dispatch.$_/g; $sql } @TABLES; }
 

@@ -48,7 +48,10 @@ sub flush_is_ok
 	ok($session->selectrow_array("SELECT dispatch.flush('20 s')"), "delivered: $what");
 }
 sub publish { $session->do(q(SELECT dispatch.publish('t', 's', '1', key => 'k'))); }
-sub check { return $session->selectrow_array(q(SELECT detail FROM dispatch.check_backend('default'))); }
+sub check
+{
+	return $session->selectrow_array(q(SELECT detail FROM dispatch.check_backend('default')));
+}
 
 # Set by create_backend(), by alter_backend(), by UPDATE
 set_password($CANARIES[0]);

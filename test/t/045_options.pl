@@ -48,7 +48,9 @@ foreach my $host ('/var/run/redis/redis.sock', 'unix:/tmp/x', "127.0.0.1\r\nX: y
 		json({ host => $host })) };
 	my ($row) = $session->selectrow_array(q(SELECT count(*) FROM dispatch.backends
 		WHERE name = 'host' AND NOT dropping));
-	my $detail = $row ? $session->selectrow_array(q(SELECT detail FROM dispatch.check_backend('host'))) : $@;
+	my $detail = $@;
+	($detail) = $session->selectrow_array(q(SELECT detail FROM dispatch.check_backend('host')))
+	  if $row;
 	unlike($detail, qr/^connected|\nALERT/, "no host: $detail");
 	$session->do(q(SELECT dispatch.drop_backend('host', true))) if $row;
 }
