@@ -330,18 +330,6 @@ merge_close(Merge *merge)
  * ------------------------------------------------------------------------
  */
 
-static Size
-event_size(const Event *event)
-{
-	return sizeof(Event) + strlen(event->event_type) + strlen(event->source) +
-		(event->subject ? strlen(event->subject) : 0) +
-		(event->key ? strlen(event->key) : 0) +
-		(event->data ? VARSIZE(event->data) : 0) +
-		(event->options ? VARSIZE(event->options) : 0) +
-		(event->attributes ? VARSIZE(event->attributes) : 0) +
-		(event->content ? VARSIZE(event->content) : 0);
-}
-
 void
 cursor_read(Cursor *cursor, int max_events, Size max_bytes,
 			List **events, XLogRecPtr *lsn)
@@ -366,7 +354,7 @@ cursor_read(Cursor *cursor, int max_events, Size max_bytes,
 		event = outbox_read_event(source->row);
 		*events = lappend(*events, event);
 		nevents++;
-		nbytes += event_size(event);
+		nbytes += outbox_event_size(event);
 		cursor->next_read_id = source->id;
 		if (!FullTransactionIdEquals(xid, source->xid))
 		{

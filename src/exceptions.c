@@ -194,12 +194,13 @@ exceptions_count_open(int32 backend_id)
 }
 
 List *
-exceptions_read_events(int32 backend_id, List *exceptions)
+exceptions_read_events(List *exceptions, Size max_bytes)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Params		params = {0};
 	Datum	   *ids = palloc_array(Datum, list_length(exceptions));
 	List	   *events = NIL;
+	Size		nbytes = 0;
 	TupleTableSlot *slot;
 	ListCell   *lc;
 
@@ -213,12 +214,13 @@ exceptions_read_events(int32 backend_id, List *exceptions)
 			   "SELECT * FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) ANY ($1)"
 			   " AND status IN ('retrying', 'parked') ORDER BY id", true);
 	slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	for (uint64 i = 0; i < SPI_processed && nbytes < max_bytes; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		ExecStoreHeapTuple(SPI_tuptable->vals[i], slot, false);
 		events = lappend(events, outbox_read_event(slot));
+		nbytes += outbox_event_size(llast(events));
 		MemoryContextSwitchTo(old);
 	}
 	ExecDropSingleTupleTableSlot(slot);

@@ -43,8 +43,8 @@ extern void exception_delete(const Exception *exception);
 
 /* The rows of a backend that wait for an attempt, by id, at most "limit". */
 extern List *exceptions_read_open(int32 backend_id, int limit);
-/* The events of some of them (List of Exception), by id. */
-extern List *exceptions_read_events(int32 backend_id, List *exceptions);
+/* The events of some of them (List of Exception), by id, up to about max_bytes. */
+extern List *exceptions_read_events(List *exceptions, Size max_bytes);
 
 /* How many of them there are. */
 extern int64 exceptions_count_open(int32 backend_id);

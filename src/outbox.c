@@ -162,3 +162,15 @@ outbox_read_event(TupleTableSlot *row)
 	event->content = read_bytes(row, OUTBOX_CONTENT);
 	return event;
 }
+
+Size
+outbox_event_size(const Event *event)
+{
+	return sizeof(Event) + strlen(event->event_type) + strlen(event->source) +
+		(event->subject ? strlen(event->subject) : 0) +
+		(event->key ? strlen(event->key) : 0) +
+		(event->data ? VARSIZE(event->data) : 0) +
+		(event->options ? VARSIZE(event->options) : 0) +
+		(event->attributes ? VARSIZE(event->attributes) : 0) +
+		(event->content ? VARSIZE(event->content) : 0);
+}

@@ -61,4 +61,7 @@ extern void outbox_schedule(const Datum *values, const bool *nulls, TimestampTz 
 /* Copies a row's event into the current memory context. */
 extern Event *outbox_read_event(TupleTableSlot *row);
 
+/* About how much memory it takes. */
+extern Size outbox_event_size(const Event *event);
+
 #endif							/* OUTBOX_H */

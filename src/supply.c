@@ -21,6 +21,9 @@
 #include "settings.h"
 #include "worker_state.h"
 
+/* Events that are tried again at once. */
+#define RETRIES_MAX 1000
+
 typedef struct ReadStep
 {
 	Batch	   *batch;
@@ -149,7 +152,8 @@ read_retries(void *arg)
 
 	read->batch = window_begin_batch(MyWorker.delivery->retries, NULL, NULL);
 	old = MemoryContextSwitchTo(read->batch->context);
-	make_entries(read, exceptions_read_events(MyWorker.backend_id, read->picked), true);
+	make_entries(read, exceptions_read_events(read->picked,
+											  (Size) setting_batch_bytes * 1024), true);
 	MemoryContextSwitchTo(old);
 }
 
@@ -178,6 +182,7 @@ supply_retries(void)
 {
 	const Backend *backend = MyWorker.backend;
 	ReadStep	read = {0};
+	int64		last_id = 0;
 	ListCell   *lc;
 
 	if (window_count(MyWorker.delivery->retries) > 0)
@@ -185,7 +190,7 @@ supply_retries(void)
 	read.picked = retry_queue_pick(MyWorker.queue, backend->ordering, MyWorker.turn_time,
 								   Max(Max(backend->retry_delay, backend->retry_max_delay),
 									   FATE_WAIT_MAX),
-								   backend->batch_size, &MyWorker.next_retry);
+								   Min(backend->batch_size, RETRIES_MAX), &MyWorker.next_retry);
 	if (read.picked == NIL)
 		return;
 	if (!worker_run_step(read_retries, &read, "read events to try again"))
@@ -202,9 +207,19 @@ supply_retries(void)
 		Exception  *exception = picked_exception(read.picked, entry->event);
 
 		entry->exception = *exception;
+		last_id = exception->id;
 		read.picked = list_delete_ptr(read.picked, exception);
 	}
 	add_entries(MyWorker.delivery->retries, &read);
+
+	/* Of the others, those beyond the last were too much for this time. */
 	foreach(lc, read.picked)
-		retry_queue_remove(MyWorker.queue, lfirst(lc));
+	{
+		Exception  *exception = lfirst(lc);
+
+		if (read.entries != NIL && exception->id >= last_id)
+			retry_queue_put_back(MyWorker.queue, exception);
+		else
+			retry_queue_remove(MyWorker.queue, exception);
+	}
 }
