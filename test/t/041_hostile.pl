@@ -205,9 +205,13 @@ is_delivered('schema renamed back');
 # The owner of an "sql" backend
 $position = log_position($node);
 $session->do('DROP OWNED BY app; DROP ROLE app');
-wait_until(sub { $failing == $session->selectrow_array(q(SELECT count(*) FROM dispatch.events
-	WHERE status = 'retrying' AND last_error ~ 'role "app" does not exist')) },
-		'role dropped: the reason', 15);
+wait_until(
+	sub {
+		$session->selectrow_array(q(SELECT state = 'configuration error'
+			AND last_error ~ 'role "app" does not exist'
+			FROM dispatch.backend_status WHERE name = 'failing'));
+	},
+	'role dropped: the reason', 15);
 is(publish(3), '', 'role dropped: publish() works');
 is_delivered('role dropped');
 

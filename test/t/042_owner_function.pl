@@ -182,7 +182,8 @@ wait_until(sub { 1 == $session->selectrow_array(q(SELECT count(*) FROM dispatch.
 is_deeply(report(), $before, 'the worker is what it was');
 
 # Advisory locks of sessions must not outlive the call.
-publish('SELECT pg_advisory_lock(1)');
+my $locker = publish('SELECT pg_advisory_lock(1)');
+wait_until(sub { status_of($locker) eq 'published' }, 'the call that locks', 20);
 is(report()->[5], 0, 'no advisory lock is left');
 $before = report();
 
