@@ -219,7 +219,7 @@ position_share(const Position *position, SharedPosition *shared)
 		shared->upto.nxip <= SLOT_POSITION_XIPS;
 }
 
-bool
+static bool
 position_from_shared(const SharedPosition *shared, Position *position)
 {
 	if (!shared->valid)

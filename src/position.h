@@ -45,9 +45,8 @@ extern void position_load(int32 backend_id, Position *position);
 /* Stores it, in the current transaction. */
 extern void position_save(int32 backend_id, Position *position);
 
-/* To and from the form that is kept in shared memory. */
+/* The form that is kept in shared memory. */
 extern void position_share(const Position *position, SharedPosition *shared);
-extern bool position_from_shared(const SharedPosition *shared, Position *position);
 
 /*
  * The newest position that anybody knows of: the worker's, from shared memory,
