@@ -205,13 +205,17 @@ is_delivered('schema renamed back');
 # The owner of an "sql" backend
 $position = log_position($node);
 $session->do('DROP OWNED BY app; DROP ROLE app');
-wait_until(
-	sub {
-		$session->selectrow_array(q(SELECT state = 'configuration error'
-			AND last_error ~ 'role "app" does not exist'
-			FROM dispatch.backend_status WHERE name = 'failing'));
+ok( eval {
+		wait_until(
+			sub {
+				$session->selectrow_array(q(SELECT state = 'configuration error'
+					AND last_error ~ 'role "app" does not exist'
+					FROM dispatch.backend_status WHERE name = 'failing'));
+			},
+			'the reason', 15);
+		1;
 	},
-	'role dropped: the reason', 15);
+	'role dropped: the reason') or diag backend_state($node, 'failing');
 is(publish(3), '', 'role dropped: publish() works');
 is_delivered('role dropped');
 
