@@ -89,6 +89,7 @@ host_delivered(DispatchHost *host, DispatchMessage *message)
 	if (delivery->failures > 0 && delivery_in_flight(delivery) == 0)
 		delivery->allowance = Min(delivery->allowance * 2, ALLOWANCE_ENOUGH);
 	delivery->singly = Max(delivery->singly - 1, 0);
+	gates_opened(delivery->gates, entry);
 	delivery->on_delivered(entry);
 }
 
@@ -97,9 +98,15 @@ host_failed(DispatchHost *host, DispatchMessage *message,
 			DispatchErrorClass error_class, const char *text)
 {
 	Delivery   *delivery = delivery_of(host);
+	Entry	   *entry = sent_entry(delivery, message);
+	const ErrorPolicy *policy = error_policy(error_class);
 
 	delivery->singly = Max(delivery->singly - 1, 0);
-	delivery_fail_entry(delivery, sent_entry(delivery, message), error_class, text);
+	delivery_fail_entry(delivery, entry, error_class, text);
+	if (policy->closes_gate)
+		gates_closed(delivery->gates, entry, policy->wait, entry->error);
+	else
+		gates_opened(delivery->gates, entry);
 }
 
 static void
@@ -109,6 +116,7 @@ host_returned(DispatchHost *host, DispatchMessage *message)
 	Entry	   *entry = sent_entry(delivery, message);
 
 	window_set_state(window_of(delivery, entry), entry, ENTRY_WAITING);
+	gates_unsent(delivery->gates, entry);
 }
 
 static void
@@ -137,20 +145,6 @@ next_attempt(const Backend *backend, int attempts)
 	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
 }
 
-/* What the row of an entry's event says, before it had one. */
-static Exception
-new_exception(const Entry *entry, ExceptionStatus status)
-{
-	Exception	exception = {0};
-
-	exception.id = entry->event->id;
-	exception.event_id = entry->event->event_id;
-	exception.status = status;
-	exception.has_key = entry->event->key != NULL;
-	exception.key_hash = entry->key_hash;
-	return exception;
-}
-
 void
 delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_class,
 					const char *text)
@@ -164,7 +158,7 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 	error_text_copy(entry->error, ERROR_TEXT_LEN, text);
 
 	if (!entry->is_retry)
-		*exception = new_exception(entry, EXCEPTION_RETRYING);
+		*exception = entry_exception(entry, EXCEPTION_RETRYING);
 	exception->status = EXCEPTION_RETRYING;
 	if (policy->fate != FATE_WAIT)
 		exception->attempts++;
@@ -187,15 +181,6 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 		retry_queue_add(delivery->queue, exception, true);
 }
 
-/* Later events of a key that is held up must not overtake. */
-static void
-park_entry(Delivery *delivery, Entry *entry)
-{
-	entry->exception = new_exception(entry, EXCEPTION_PARKED);
-	retry_queue_add(delivery->queue, &entry->exception, true);
-	window_set_state(delivery->window, entry, ENTRY_PARKED);
-}
-
 /* ------------------------------------------------------------------------
  * The connection
  * ------------------------------------------------------------------------
@@ -213,6 +198,7 @@ delivery_create(const Backend *backend, RetryQueue *queue,
 	delivery->maker = message_maker_create(delivery->transport, backend->options);
 	delivery->window = window_create();
 	delivery->retries = window_create();
+	delivery->gates = gates_create(delivery->transport);
 	delivery->queue = queue;
 	delivery->on_delivered = on_delivered;
 	delivery->host.backend = backend->name;
@@ -237,6 +223,7 @@ delivery_disconnect(Delivery *delivery)
 	delivery->wait.timeout_ms = -1;
 	window_unsend_all(delivery->window);
 	window_unsend_all(delivery->retries);
+	gates_unsent_all(delivery->gates);
 	if (connection != NULL && delivery->transport->close != NULL)
 		delivery->transport->close(connection);
 	if (context != NULL)
@@ -317,94 +304,6 @@ open_connection(Delivery *delivery)
 		delivery->state = DISPATCH_LOST;
 }
 
-/* May one more event be in flight? */
-static bool
-may_send_more(const Delivery *delivery)
-{
-	int			in_flight = delivery_in_flight(delivery);
-
-	if (delivery->draining)
-		return false;
-	/* The broker was in trouble: a few events find out whether it is back. */
-	if (delivery->failures > 0 && in_flight >= delivery->allowance)
-		return false;
-	/* One of some events lost us the connection: which one? */
-	return (delivery->singly == 0 && delivery->careful == 0) || in_flight == 0;
-}
-
-/*
- * Strict order: must this event wait for another one of its key, be it under way
- * or before it in line?
- */
-static bool
-is_held_up(const Delivery *delivery, const Entry *entry, bool *held)
-{
-	uint32		key = entry->key_hash % KEY_COUNTERS;
-
-	if (delivery->backend->ordering != ORDER_STRICT || entry->event->key == NULL)
-		return false;
-	if (window_key_is_sent(delivery->window, entry) ||
-		window_key_is_sent(delivery->retries, entry))
-		held[key] = true;
-	return held[key];
-}
-
-static bool
-must_park(const Delivery *delivery, const Entry *entry)
-{
-	return !entry->is_retry && entry->event->key != NULL &&
-		delivery->backend->ordering != ORDER_NONE &&
-		retry_queue_holds_key(delivery->queue, entry->key_hash);
-}
-
-/*
- * Sends from one window as far as that goes; false when nothing more can be
- * taken.  Other keys pass those that are held up.
- */
-static bool
-send_window(Delivery *delivery, Window *window)
-{
-	bool		held[KEY_COUNTERS];
-
-	if (window_next(window) == NULL)
-		return true;
-	memset(held, 0, sizeof(held));
-	for (uint64 number = window->next; number < window->end; number++)
-	{
-		Entry	   *entry = window_entry(window, number);
-
-		if (entry->state != ENTRY_WAITING)
-			continue;
-		if (must_park(delivery, entry))
-		{
-			park_entry(delivery, entry);
-			continue;
-		}
-		if (!may_send_more(delivery))
-			return false;
-		if (is_held_up(delivery, entry, held))
-			continue;
-		if (delivery->careful > 0 && !delivery->before_careful(entry))
-			return false;
-
-		/* Before send(), which may report the outcome already. */
-		window_set_state(window, entry, ENTRY_SENT);
-		if (!delivery->transport->send(delivery->connection, &entry->message))
-		{
-			window_set_state(window, entry, ENTRY_WAITING);
-			return false;
-		}
-	}
-	return true;
-}
-
-static void
-send_messages(Delivery *delivery)
-{
-	if (send_window(delivery, delivery->retries))
-		send_window(delivery, delivery->window);
-}
-
 /* Opens, sends and receives; the transport may raise errors. */
 static void
 move_io(Delivery *delivery)
@@ -414,7 +313,7 @@ move_io(Delivery *delivery)
 	if (delivery->host.context == NULL)
 		open_connection(delivery);
 	if (delivery->state == DISPATCH_READY)
-		send_messages(delivery);
+		delivery_send(delivery);
 	if (delivery->state != DISPATCH_LOST)
 	{
 

@@ -11,6 +11,7 @@
 #include "backends.h"
 #include "dispatch_transport.h"
 #include "error_text.h"
+#include "gate.h"
 #include "message.h"
 #include "outage_log.h"
 #include "window.h"
@@ -24,6 +25,7 @@ typedef struct Delivery
 	Window	   *window;			/* events of the log */
 	Window	   *retries;		/* events that are tried again */
 	RetryQueue *queue;			/* all that are to be, the worker's */
+	Gates	   *gates;			/* destinations that take no events for now */
 	int			singly;			/* so many outcomes to come one at a time */
 	int			careful;		/* so many of them each to be noted before */
 	bool		(*before_careful) (const Entry *entry);	/* false: not now */
@@ -64,6 +66,9 @@ extern int	delivery_in_flight(const Delivery *delivery);
 /* An entry has failed; decides what is to become of it. */
 extern void delivery_fail_entry(Delivery *delivery, Entry *entry,
 								DispatchErrorClass error_class, const char *text);
+
+/* Gives the transport, which is ready, what may be sent now. */
+extern void delivery_send(Delivery *delivery);
 
 /*
  * Connects if it is time to, sends what can be sent, and takes in what came

@@ -17,13 +17,13 @@
 #include "error_class.h"
 
 static const ErrorPolicy policies[] = {
-	[DISPATCH_OUTAGE] = {200, 30000, false, false, FATE_WAIT, 1000},
-	[DISPATCH_BACKPRESSURE] = {200, 30000, false, false, FATE_WAIT, 1000},
-	[DISPATCH_CONFIGURATION] = {5000, 60000, true, false, FATE_WAIT, 10000},
-	[DISPATCH_DESTINATION] = {200, 30000, false, false, FATE_WAIT, 10000},
-	[DISPATCH_EVENT_FAILED] = {200, 30000, false, false, FATE_RETRY, 0},
-	[DISPATCH_EVENT_REJECTED] = {200, 30000, false, false, FATE_DEAD_LETTER, 0},
-	[DISPATCH_CULPRIT_UNKNOWN] = {200, 30000, false, true, FATE_RETRY, 0},
+	[DISPATCH_OUTAGE] = {200, 30000, false, false, FATE_WAIT, 1000, false},
+	[DISPATCH_BACKPRESSURE] = {200, 30000, false, false, FATE_WAIT, 1000, false},
+	[DISPATCH_CONFIGURATION] = {5000, 60000, true, false, FATE_WAIT, 10000, false},
+	[DISPATCH_DESTINATION] = {200, 30000, false, false, FATE_WAIT, 10000, true},
+	[DISPATCH_EVENT_FAILED] = {200, 30000, false, false, FATE_RETRY, 0, false},
+	[DISPATCH_EVENT_REJECTED] = {200, 30000, false, false, FATE_DEAD_LETTER, 0, false},
+	[DISPATCH_CULPRIT_UNKNOWN] = {200, 30000, false, true, FATE_RETRY, 0, false},
 };
 
 /* A class that is none, from a transport that is wrong, is an outage. */

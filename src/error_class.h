@@ -31,6 +31,7 @@ typedef struct ErrorPolicy
 	/* When an event fails by it. */
 	EventFate	fate;
 	long		wait;			/* of FATE_WAIT (ms), at most FATE_WAIT_MAX */
+	bool		closes_gate;	/* others that go there wait as long, unsent */
 } ErrorPolicy;
 
 extern const ErrorPolicy *error_policy(DispatchErrorClass error_class);

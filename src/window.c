@@ -98,6 +98,19 @@ window_end_batch(Window *window, Batch *batch)
 		free_batch(window, batch);
 }
 
+Exception
+entry_exception(const Entry *entry, ExceptionStatus status)
+{
+	Exception	exception = {0};
+
+	exception.id = entry->event->id;
+	exception.event_id = entry->event->event_id;
+	exception.status = status;
+	exception.has_key = entry->event->key != NULL;
+	exception.key_hash = entry->key_hash;
+	return exception;
+}
+
 uint64
 window_count(const Window *window)
 {

@@ -71,6 +71,9 @@ extern void window_add(Window *window, Batch *batch, Entry *entry);
 /* Ends it; an empty one is let go. */
 extern void window_end_batch(Window *window, Batch *batch);
 
+/* What the row of an entry's event says, before it had one. */
+extern Exception entry_exception(const Entry *entry, ExceptionStatus status);
+
 extern uint64 window_count(const Window *window);
 
 /* The entry of that number, which is in the window. */

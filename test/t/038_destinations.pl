@@ -87,6 +87,46 @@ is(statuses(@taken, @denied, @free), join(' ', ('published') x 7), 'mended: they
 is_deeply([ stream_data($redis, 'taken') ], [ 1, 2 ], 'in order');
 is(sql('SELECT count(*) FROM dispatch.exceptions'), 0, 'no row is left');
 
+# ---- A destination that refuses one event is spared the others
+
+# How often Redis has refused an XADD
+sub refusals
+{
+	my ($failed) = $redis->cli('INFO', 'commandstats') =~ /cmdstat_xadd:.*failed_calls=(\d+)/;
+
+	return $failed // 0;
+}
+$redis->cli('SET', 'taken', 'by a string again');
+@taken = (publish('taken', 0, 'first'));
+wait_until(sub { statuses(@taken) eq 'retrying' }, 'a failure', 20);
+my $refusals = refusals();
+$session->begin_work;
+push @taken, map { publish('taken', $_, 'k' . $_ % 7) } 1 .. 2000;
+my @others = map { publish('free', $_, 'k' . $_ % 7) } 5000 .. 5001;
+$session->commit;
+flush('a gate');
+is(refusals(), $refusals, 'the gate is closed: Redis is not asked again');
+is_deeply($session->selectall_arrayref(q(SELECT DISTINCT status, attempts, last_error ~ 'WRONGTYPE'
+			FROM dispatch.events WHERE status <> 'published' ORDER BY 1)),
+	[ [ 'parked', 0, undef ], [ 'retrying', 0, 1 ] ], 'the others wait, and say why');
+sleep 11;
+flush('a probe');
+cmp_ok(refusals() - $refusals, '<=', 2, 'then one event is sent to find out');
+cmp_ok(refusals() - $refusals, '>=', 1, 'it was');
+$redis->cli('DEL', 'taken');
+$from = time;
+wait_until(sub { !sql(q(SELECT count(*) FROM dispatch.exceptions)) }, 'all are delivered', 25);
+cmp_ok(time - $from, '<', 14, 'mended: all go within ten seconds');
+is_deeply([ sort { $a <=> $b } stream_data($redis, 'taken') ], [ 0 .. 2000 ], 'once each');
+my (%last, @disorder);
+foreach my $n (stream_data($redis, 'taken'))
+{
+	push @disorder, $n if $n && $n < ($last{ $n % 7 } // 0);
+	$last{ $n % 7 } = $n;
+}
+is_deeply(\@disorder, [], 'in the order of their keys');
+is(statuses(@others), 'published published', 'other streams have not noticed');
+
 # ---- An event that Redis can never take
 
 $redis->cli('CONFIG', 'SET', 'proto-max-bulk-len', '1mb');

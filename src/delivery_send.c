@@ -1,0 +1,152 @@
+/*-------------------------------------------------------------------------
+ *
+ * delivery_send.c
+ *	  Which of the waiting events are given to the transport, and when.
+ *
+ * Events that are tried again go before those of the log, and each window in
+ * its order, as many as may be in flight.  An event of a key that is held up is
+ * parked behind it; others pass.  An event whose destination takes none for now
+ * (gate.c) waits as those did that were refused there; where one of its events
+ * is finding out, it waits in its place, and later ones of its key with it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "delivery.h"
+
+/* Later events of a key that is held up must not overtake. */
+static void
+park_entry(Delivery *delivery, Entry *entry)
+{
+	entry->exception = entry_exception(entry, EXCEPTION_PARKED);
+	retry_queue_add(delivery->queue, &entry->exception, true);
+	window_set_state(delivery->window, entry, ENTRY_PARKED);
+}
+
+/* May one more event be in flight? */
+static bool
+may_send_more(const Delivery *delivery)
+{
+	int			in_flight = delivery_in_flight(delivery);
+
+	if (delivery->draining)
+		return false;
+	/* The broker was in trouble: a few events find out whether it is back. */
+	if (delivery->failures > 0 && in_flight >= delivery->allowance)
+		return false;
+	/* One of some events lost us the connection: which one? */
+	return (delivery->singly == 0 && delivery->careful == 0) || in_flight == 0;
+}
+
+/* Strict order: is another event of its key under way? */
+static bool
+waits_for_key(const Delivery *delivery, const Entry *entry)
+{
+	return delivery->backend->ordering == ORDER_STRICT && entry->event->key != NULL &&
+		(window_key_is_sent(delivery->window, entry) ||
+		 window_key_is_sent(delivery->retries, entry));
+}
+
+static bool
+must_park(const Delivery *delivery, const Entry *entry)
+{
+	return !entry->is_retry && entry->event->key != NULL &&
+		delivery->backend->ordering != ORDER_NONE &&
+		retry_queue_holds_key(delivery->queue, entry->key_hash);
+}
+
+/*
+ * Its destination takes no events for now.  What was refused there before need
+ * not be stored again: nothing is new but the time.
+ */
+static void
+wait_at_gate(Delivery *delivery, Entry *entry)
+{
+	if (!entry->is_retry || entry->exception.status != EXCEPTION_RETRYING)
+		delivery_fail_entry(delivery, entry, DISPATCH_DESTINATION,
+							gates_reason(delivery->gates, entry));
+	else
+	{
+		entry->exception.next_attempt_at = gates_until(delivery->gates, entry);
+		window_set_state(delivery->retries, entry, ENTRY_SKIPPED);
+		retry_queue_put_back(delivery->queue, &entry->exception);
+		if (entry->event->key != NULL)
+			window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
+	}
+}
+
+/* May this event be sent now?  It is dealt with, or waits in its place, if not. */
+static bool
+may_send(Delivery *delivery, Entry *entry, bool *held)
+{
+	bool		is_ordered = entry->event->key != NULL &&
+		delivery->backend->ordering != ORDER_NONE;
+	bool	   *key_is_held = &held[entry->key_hash % KEY_COUNTERS];
+	GateAnswer	gate;
+
+	if (is_ordered && *key_is_held)
+		return false;
+	gate = gates_ask(delivery->gates, entry);
+	if (gate == GATE_CLOSED)
+	{
+		wait_at_gate(delivery, entry);
+		return false;
+	}
+	if (gate == GATE_BUSY || waits_for_key(delivery, entry))
+	{
+		*key_is_held = *key_is_held || is_ordered;
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Sends from one window as far as that goes; false when nothing more can be
+ * taken.
+ */
+static bool
+send_window(Delivery *delivery, Window *window)
+{
+	bool		held[KEY_COUNTERS];
+
+	if (window_next(window) == NULL)
+		return true;
+	memset(held, 0, sizeof(held));
+	for (uint64 number = window->next; number < window->end; number++)
+	{
+		Entry	   *entry = window_entry(window, number);
+
+		if (entry->state != ENTRY_WAITING)
+			continue;
+		if (must_park(delivery, entry))
+		{
+			park_entry(delivery, entry);
+			continue;
+		}
+		if (!may_send_more(delivery))
+			return false;
+		if (!may_send(delivery, entry, held))
+			continue;
+		if (delivery->careful > 0 && !delivery->before_careful(entry))
+			return false;
+
+		/* Before send(), which may report the outcome already. */
+		window_set_state(window, entry, ENTRY_SENT);
+		gates_sent(delivery->gates, entry);
+		if (!delivery->transport->send(delivery->connection, &entry->message))
+		{
+			window_set_state(window, entry, ENTRY_WAITING);
+			gates_unsent(delivery->gates, entry);
+			return false;
+		}
+	}
+	return true;
+}
+
+void
+delivery_send(Delivery *delivery)
+{
+	if (send_window(delivery, delivery->retries))
+		send_window(delivery, delivery->window);
+}
