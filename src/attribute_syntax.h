@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ATTRIBUTE_SYNTAX_H
-#define ATTRIBUTE_SYNTAX_H
+#ifndef DISPATCH_ATTRIBUTE_SYNTAX_H
+#define DISPATCH_ATTRIBUTE_SYNTAX_H
 
 /*
  * A CloudEvents String: no control characters (U+0000-001F, U+007F-009F), and
@@ -32,4 +32,4 @@ extern bool syntax_is_media_type(const char *text);
 /* Does a media type declare JSON: a subtype of json, or one that ends in +json? */
 extern bool media_type_is_json(const char *text);
 
-#endif							/* ATTRIBUTE_SYNTAX_H */
+#endif							/* DISPATCH_ATTRIBUTE_SYNTAX_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ATTRIBUTES_H
-#define ATTRIBUTES_H
+#ifndef DISPATCH_ATTRIBUTES_H
+#define DISPATCH_ATTRIBUTES_H
 
 #include "utils/jsonb.h"
 
@@ -52,4 +52,4 @@ extern const char *attributes_get_text(const Jsonb *attributes, const char *name
  */
 extern bool attributes_are_given(const Jsonb *attributes);
 
-#endif							/* ATTRIBUTES_H */
+#endif							/* DISPATCH_ATTRIBUTES_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BACKENDS_H
-#define BACKENDS_H
+#ifndef DISPATCH_BACKENDS_H
+#define DISPATCH_BACKENDS_H
 
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
@@ -83,4 +83,4 @@ extern bool backends_adopting;
 /* Who we are: system identifier and database, as in backends.identity. */
 extern char *backends_identity(void);
 
-#endif							/* BACKENDS_H */
+#endif							/* DISPATCH_BACKENDS_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef BACKOFF_H
-#define BACKOFF_H
+#ifndef DISPATCH_BACKOFF_H
+#define DISPATCH_BACKOFF_H
 
 /*
  * The delay in ms after "failures" failures in a row (1 after the first): base
@@ -15,4 +15,4 @@
  */
 extern long backoff_delay(int failures, long base, long max);
 
-#endif							/* BACKOFF_H */
+#endif							/* DISPATCH_BACKOFF_H */

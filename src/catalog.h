@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CATALOG_H
-#define CATALOG_H
+#ifndef DISPATCH_CATALOG_H
+#define DISPATCH_CATALOG_H
 
 #define OUTBOX_SEGMENTS 8
 
@@ -52,4 +52,4 @@ extern bool catalog_lock_extension(void);
 /* It has been dropped and created again since this process started. */
 extern bool catalog_extension_replaced;
 
-#endif							/* CATALOG_H */
+#endif							/* DISPATCH_CATALOG_H */

@@ -5,9 +5,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CHECK_H
-#define CHECK_H
+#ifndef DISPATCH_CHECK_H
+#define DISPATCH_CHECK_H
 
 extern PGDLLEXPORT void dispatch_check_main(Datum arg);
 
-#endif							/* CHECK_H */
+#endif							/* DISPATCH_CHECK_H */

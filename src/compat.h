@@ -8,8 +8,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef COMPAT_H
-#define COMPAT_H
+#ifndef DISPATCH_COMPAT_H
+#define DISPATCH_COMPAT_H
 
 #include "access/genam.h"
 #include "access/transam.h"
@@ -57,4 +57,4 @@ typedef int ProcNumber;
 #define GetPGProcByNumber(n) (&ProcGlobal->allProcs[(n)])
 #endif
 
-#endif							/* COMPAT_H */
+#endif							/* DISPATCH_COMPAT_H */

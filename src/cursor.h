@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef CURSOR_H
-#define CURSOR_H
+#ifndef DISPATCH_CURSOR_H
+#define DISPATCH_CURSOR_H
 
 #include "nodes/pg_list.h"
 
@@ -58,4 +58,4 @@ extern void cursor_accept(Cursor *cursor);
  */
 extern int64 cursor_count(Cursor *cursor, int64 maximum, TimestampTz *oldest);
 
-#endif							/* CURSOR_H */
+#endif							/* DISPATCH_CURSOR_H */

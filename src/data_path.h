@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef DATA_PATH_H
-#define DATA_PATH_H
+#ifndef DISPATCH_DATA_PATH_H
+#define DISPATCH_DATA_PATH_H
 
 #include "utils/jsonb.h"
 
@@ -20,4 +20,4 @@ extern bool data_path_is_valid(const char *path, size_t len);
 extern bool data_path_find(const char *path, size_t len, Jsonb *data, JsonbValue *field,
 						   const char **problem);
 
-#endif							/* DATA_PATH_H */
+#endif							/* DISPATCH_DATA_PATH_H */

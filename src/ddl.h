@@ -5,9 +5,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef DDL_H
-#define DDL_H
+#ifndef DISPATCH_DDL_H
+#define DISPATCH_DDL_H
 
 extern void ddl_register(void);
 
-#endif							/* DDL_H */
+#endif							/* DISPATCH_DDL_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef DELIVERY_H
-#define DELIVERY_H
+#ifndef DISPATCH_DELIVERY_H
+#define DISPATCH_DELIVERY_H
 
 #include "backends.h"
 #include "dispatch_transport.h"
@@ -82,4 +82,4 @@ extern long delivery_timeout(const Delivery *delivery);
 /* Closes the connection; what was in flight is waiting again. */
 extern void delivery_disconnect(Delivery *delivery);
 
-#endif							/* DELIVERY_H */
+#endif							/* DISPATCH_DELIVERY_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef DURABILITY_H
-#define DURABILITY_H
+#ifndef DISPATCH_DURABILITY_H
+#define DISPATCH_DURABILITY_H
 
 #include "access/transam.h"
 #include "access/xlogdefs.h"
@@ -20,4 +20,4 @@ extern XLogRecPtr durability_commit_lsn(FullTransactionId xid);
 /* Flushes WAL up to there, if that has not happened yet. */
 extern void durability_flush(XLogRecPtr lsn);
 
-#endif							/* DURABILITY_H */
+#endif							/* DISPATCH_DURABILITY_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ENVELOPE_H
-#define ENVELOPE_H
+#ifndef DISPATCH_ENVELOPE_H
+#define DISPATCH_ENVELOPE_H
 
 #include "dispatch_transport.h"
 #include "event.h"
@@ -26,4 +26,4 @@
 extern bool envelope_write(const Event *event, DispatchEnvelope envelope,
 						   DispatchMessage *message, const char **error);
 
-#endif							/* ENVELOPE_H */
+#endif							/* DISPATCH_ENVELOPE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ERROR_CLASS_H
-#define ERROR_CLASS_H
+#ifndef DISPATCH_ERROR_CLASS_H
+#define DISPATCH_ERROR_CLASS_H
 
 #include "dispatch_transport.h"
 
@@ -36,4 +36,4 @@ typedef struct ErrorPolicy
 
 extern const ErrorPolicy *error_policy(DispatchErrorClass error_class);
 
-#endif							/* ERROR_CLASS_H */
+#endif							/* DISPATCH_ERROR_CLASS_H */

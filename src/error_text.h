@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ERROR_TEXT_H
-#define ERROR_TEXT_H
+#ifndef DISPATCH_ERROR_TEXT_H
+#define DISPATCH_ERROR_TEXT_H
 
 /* Longer ones are cut. */
 #define ERROR_TEXT_LEN 512
@@ -14,4 +14,4 @@
 /* Copies a text into a buffer, as valid, printable text of the database. */
 extern void error_text_copy(char *target, Size size, const char *text);
 
-#endif							/* ERROR_TEXT_H */
+#endif							/* DISPATCH_ERROR_TEXT_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef EVENT_H
-#define EVENT_H
+#ifndef DISPATCH_EVENT_H
+#define DISPATCH_EVENT_H
 
 #include "access/transam.h"
 #include "datatype/timestamp.h"
@@ -32,4 +32,4 @@ typedef struct Event
 	bytea	   *content;		/* binary payload, a zero byte after it; NULL: none */
 } Event;
 
-#endif							/* EVENT_H */
+#endif							/* DISPATCH_EVENT_H */

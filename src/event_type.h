@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef EVENT_TYPE_H
-#define EVENT_TYPE_H
+#ifndef DISPATCH_EVENT_TYPE_H
+#define DISPATCH_EVENT_TYPE_H
 
 #include "options.h"
 
@@ -42,4 +42,4 @@ extern Jsonb *event_type_options(const EventType *type, const OptionTable *table
  */
 extern text *event_type_key(const EventType *type, Jsonb *data);
 
-#endif							/* EVENT_TYPE_H */
+#endif							/* DISPATCH_EVENT_TYPE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef EVENT_TYPE_ROW_H
-#define EVENT_TYPE_ROW_H
+#ifndef DISPATCH_EVENT_TYPE_ROW_H
+#define DISPATCH_EVENT_TYPE_ROW_H
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
@@ -27,4 +27,4 @@ enum
 /* Copies what a row sets into the current memory context. */
 extern void event_type_read(HeapTuple row, TupleDesc desc, EventType *type);
 
-#endif							/* EVENT_TYPE_ROW_H */
+#endif							/* DISPATCH_EVENT_TYPE_ROW_H */

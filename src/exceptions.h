@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef EXCEPTIONS_H
-#define EXCEPTIONS_H
+#ifndef DISPATCH_EXCEPTIONS_H
+#define DISPATCH_EXCEPTIONS_H
 
 #include "nodes/pg_list.h"
 
@@ -53,4 +53,4 @@ extern int64 exceptions_count_open(int32 backend_id);
 extern uint32 exception_key_hash(const char *key);
 
 
-#endif							/* EXCEPTIONS_H */
+#endif							/* DISPATCH_EXCEPTIONS_H */

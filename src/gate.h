@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef GATE_H
-#define GATE_H
+#ifndef DISPATCH_GATE_H
+#define DISPATCH_GATE_H
 
 #include "window.h"
 
@@ -43,4 +43,4 @@ extern void gates_opened(Gates *gates, const Entry *entry);
 /* Its destination does not take events: for so long (ms) none is sent there. */
 extern void gates_closed(Gates *gates, const Entry *entry, long ms, const char *reason);
 
-#endif							/* GATE_H */
+#endif							/* DISPATCH_GATE_H */

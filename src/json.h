@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef JSON_H
-#define JSON_H
+#ifndef DISPATCH_JSON_H
+#define DISPATCH_JSON_H
 
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
@@ -59,4 +59,4 @@ extern void json_push_text(JsonbParseState **state, JsonbIteratorToken token, co
 extern void json_push_member(JsonbParseState **state, const char *name, const char *text);
 extern void json_push_members(JsonbParseState **state, const JsonbContainer *object);
 
-#endif							/* JSON_H */
+#endif							/* DISPATCH_JSON_H */

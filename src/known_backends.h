@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef KNOWN_BACKENDS_H
-#define KNOWN_BACKENDS_H
+#ifndef DISPATCH_KNOWN_BACKENDS_H
+#define DISPATCH_KNOWN_BACKENDS_H
 
 #include "options.h"
 #include "template.h"
@@ -31,4 +31,4 @@ typedef struct KnownBackend
  */
 extern const KnownBackend *known_backend_find(const char *name, bool missing_ok);
 
-#endif							/* KNOWN_BACKENDS_H */
+#endif							/* DISPATCH_KNOWN_BACKENDS_H */

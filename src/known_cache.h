@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef KNOWN_CACHE_H
-#define KNOWN_CACHE_H
+#ifndef DISPATCH_KNOWN_CACHE_H
+#define DISPATCH_KNOWN_CACHE_H
 
 #include "utils/hsearch.h"
 
@@ -17,4 +17,4 @@
 extern HTAB *known_cache_reset(MemoryContext *context, const char *name,
 							   Size keysize, Size entrysize);
 
-#endif							/* KNOWN_CACHE_H */
+#endif							/* DISPATCH_KNOWN_CACHE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef KNOWN_EVENT_TYPES_H
-#define KNOWN_EVENT_TYPES_H
+#ifndef DISPATCH_KNOWN_EVENT_TYPES_H
+#define DISPATCH_KNOWN_EVENT_TYPES_H
 
 #include "event_type.h"
 
@@ -16,4 +16,4 @@
  */
 extern const EventType *known_event_type_find(const text *name);
 
-#endif							/* KNOWN_EVENT_TYPES_H */
+#endif							/* DISPATCH_KNOWN_EVENT_TYPES_H */

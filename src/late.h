@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LATE_H
-#define LATE_H
+#ifndef DISPATCH_LATE_H
+#define DISPATCH_LATE_H
 
 #include "nodes/pg_list.h"
 
@@ -31,4 +31,4 @@ extern List *late_find(int32 backend_id, const Tick *before, const Tick *upto);
  */
 extern bool late_segment_has(int32 backend_id, const Tick *tick, int segment);
 
-#endif							/* LATE_H */
+#endif							/* DISPATCH_LATE_H */

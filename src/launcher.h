@@ -5,12 +5,12 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LAUNCHER_H
-#define LAUNCHER_H
+#ifndef DISPATCH_LAUNCHER_H
+#define DISPATCH_LAUNCHER_H
 
 /* Registers the launcher; while shared libraries are being preloaded. */
 extern void launcher_register(void);
 
 extern PGDLLEXPORT void dispatch_launcher_main(Datum arg);
 
-#endif							/* LAUNCHER_H */
+#endif							/* DISPATCH_LAUNCHER_H */

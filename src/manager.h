@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef MANAGER_H
-#define MANAGER_H
+#ifndef DISPATCH_MANAGER_H
+#define DISPATCH_MANAGER_H
 
 #include "datatype/timestamp.h"
 
@@ -15,4 +15,4 @@ extern void manager_wake_at(TimestampTz when);
 
 extern PGDLLEXPORT void dispatch_manager_main(Datum arg);
 
-#endif							/* MANAGER_H */
+#endif							/* DISPATCH_MANAGER_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef MESSAGE_H
-#define MESSAGE_H
+#ifndef DISPATCH_MESSAGE_H
+#define DISPATCH_MESSAGE_H
 
 #include "dispatch_transport.h"
 #include "event.h"
@@ -31,4 +31,4 @@ extern const DispatchValue *message_maker_values(const MessageMaker *maker);
 extern bool message_make(const MessageMaker *maker, const Event *event,
 						 DispatchMessage *message, const char **error);
 
-#endif							/* MESSAGE_H */
+#endif							/* DISPATCH_MESSAGE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef OPTION_TABLE_H
-#define OPTION_TABLE_H
+#ifndef DISPATCH_OPTION_TABLE_H
+#define DISPATCH_OPTION_TABLE_H
 
 #include "options.h"
 
@@ -20,4 +20,4 @@ extern const char *option_scope_name(int flags);
 extern const DispatchOption *option_find(const OptionTable *table,
 										 const char *name, int len);
 
-#endif							/* OPTION_TABLE_H */
+#endif							/* DISPATCH_OPTION_TABLE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef OPTION_VALUE_H
-#define OPTION_VALUE_H
+#ifndef DISPATCH_OPTION_VALUE_H
+#define DISPATCH_OPTION_VALUE_H
 
 #include "utils/jsonb.h"
 
@@ -36,4 +36,4 @@ extern const char *option_value_check_length(const DispatchOption *option, size_
 /* What the option takes, as it is put into hints: 'an integer from 1 to 9'. */
 extern char *option_value_domain(const DispatchOption *option);
 
-#endif							/* OPTION_VALUE_H */
+#endif							/* DISPATCH_OPTION_VALUE_H */

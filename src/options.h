@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef OPTIONS_H
-#define OPTIONS_H
+#ifndef DISPATCH_OPTIONS_H
+#define DISPATCH_OPTIONS_H
 
 #include "utils/jsonb.h"
 
@@ -90,4 +90,4 @@ extern DispatchEnvelope options_envelope(const OptionTable *table,
  */
 extern Oid	options_function(const char *signature);
 
-#endif							/* OPTIONS_H */
+#endif							/* DISPATCH_OPTIONS_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef OUTAGE_LOG_H
-#define OUTAGE_LOG_H
+#ifndef DISPATCH_OUTAGE_LOG_H
+#define DISPATCH_OUTAGE_LOG_H
 
 #include "datatype/timestamp.h"
 
@@ -31,4 +31,4 @@ extern void outage_log_begin(OutageLog *outage, const char *backend,
 /* All is well. */
 extern void outage_log_end(OutageLog *outage, const char *backend);
 
-#endif							/* OUTAGE_LOG_H */
+#endif							/* DISPATCH_OUTAGE_LOG_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef OUTBOX_H
-#define OUTBOX_H
+#ifndef DISPATCH_OUTBOX_H
+#define DISPATCH_OUTBOX_H
 
 #include "executor/tuptable.h"
 
@@ -64,4 +64,4 @@ extern Event *outbox_read_event(TupleTableSlot *row);
 /* About how much memory it takes. */
 extern Size outbox_event_size(const Event *event);
 
-#endif							/* OUTBOX_H */
+#endif							/* DISPATCH_OUTBOX_H */

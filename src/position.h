@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef POSITION_H
-#define POSITION_H
+#ifndef DISPATCH_POSITION_H
+#define DISPATCH_POSITION_H
 
 #include "datatype/timestamp.h"
 #include "storage/itemptr.h"
@@ -61,4 +61,4 @@ extern void position_current(int32 backend_id, Position *position);
 extern int64 position_count_pending(int32 backend_id, const Position *position,
 									int64 maximum, TimestampTz *oldest);
 
-#endif							/* POSITION_H */
+#endif							/* DISPATCH_POSITION_H */

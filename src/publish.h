@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef PUBLISH_H
-#define PUBLISH_H
+#ifndef DISPATCH_PUBLISH_H
+#define DISPATCH_PUBLISH_H
 
 #include "datatype/timestamp.h"
 #include "fmgr.h"
@@ -46,4 +46,4 @@ extern void publish_read_arguments(FunctionCallInfo fcinfo, int backend, int opt
 								   NewEvent *event);
 extern text *publish_text_argument(FunctionCallInfo fcinfo, int arg);	/* NULL: null */
 
-#endif							/* PUBLISH_H */
+#endif							/* DISPATCH_PUBLISH_H */

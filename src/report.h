@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef REPORT_H
-#define REPORT_H
+#ifndef DISPATCH_REPORT_H
+#define DISPATCH_REPORT_H
 
 #include "position.h"
 #include "slots.h"
@@ -26,4 +26,4 @@ extern void report_hand_over(WorkerReport *report, WorkerSlot *slot, TimestampTz
  */
 extern int64 report_latency(const WorkerReport *report, double fraction);
 
-#endif							/* REPORT_H */
+#endif							/* DISPATCH_REPORT_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RETENTION_H
-#define RETENTION_H
+#ifndef DISPATCH_RETENTION_H
+#define DISPATCH_RETENTION_H
 
 /* All are steps for session_run(). */
 
@@ -28,4 +28,4 @@ extern void retention_empty(void *arg);
 /* Gives up dead letters that are too old, and forgets what was given up. */
 extern void retention_expire(void *arg);
 
-#endif							/* RETENTION_H */
+#endif							/* DISPATCH_RETENTION_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RETRY_QUEUE_H
-#define RETRY_QUEUE_H
+#ifndef DISPATCH_RETRY_QUEUE_H
+#define DISPATCH_RETRY_QUEUE_H
 
 #include "backends.h"
 #include "exceptions.h"
@@ -48,4 +48,4 @@ extern void retry_queue_match(RetryQueue *queue, List *exceptions);
 extern List *retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now,
 							  long longest_delay, int maximum, TimestampTz *next_due);
 
-#endif							/* RETRY_QUEUE_H */
+#endif							/* DISPATCH_RETRY_QUEUE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SCHEDULE_H
-#define SCHEDULE_H
+#ifndef DISPATCH_SCHEDULE_H
+#define DISPATCH_SCHEDULE_H
 
 #include "datatype/timestamp.h"
 
@@ -19,4 +19,4 @@ extern void schedule_release(void *arg);
 /* How many events of a backend wait for their time. */
 extern int64 schedule_count(int32 backend_id);
 
-#endif							/* SCHEDULE_H */
+#endif							/* DISPATCH_SCHEDULE_H */

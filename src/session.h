@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SESSION_H
-#define SESSION_H
+#ifndef DISPATCH_SESSION_H
+#define DISPATCH_SESSION_H
 
 #include "postmaster/bgworker.h"
 #include "storage/latch.h"
@@ -77,4 +77,4 @@ extern bool session_stop_requested(void);
  */
 extern void session_stop_at_once(bool on);
 
-#endif							/* SESSION_H */
+#endif							/* DISPATCH_SESSION_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SETTINGS_H
-#define SETTINGS_H
+#ifndef DISPATCH_SETTINGS_H
+#define DISPATCH_SETTINGS_H
 
 extern bool setting_enabled;
 extern int	setting_batch_size;			/* events */
@@ -34,4 +34,4 @@ extern bool settings_allow_cluster(void);
 			ereport(elevel, rest); \
 	} while (0)
 
-#endif							/* SETTINGS_H */
+#endif							/* DISPATCH_SETTINGS_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SLOTS_H
-#define SLOTS_H
+#ifndef DISPATCH_SLOTS_H
+#define DISPATCH_SLOTS_H
 
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
@@ -149,4 +149,4 @@ extern void slots_wake_manager(Oid database);
 extern void slots_wake_worker(Oid database, int32 backend_id);
 extern void slots_wake_workers(Oid database);
 
-#endif							/* SLOTS_H */
+#endif							/* DISPATCH_SLOTS_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SQL_PARAMS_H
-#define SQL_PARAMS_H
+#ifndef DISPATCH_SQL_PARAMS_H
+#define DISPATCH_SQL_PARAMS_H
 
 #include "catalog/pg_type_d.h"
 #include "utils/jsonb.h"
@@ -33,4 +33,4 @@ extern void param_add_seconds(Params *params, int seconds);	/* an interval */
  */
 extern uint64 params_run(const Params *params, const char *statement, bool read_only);
 
-#endif							/* SQL_PARAMS_H */
+#endif							/* DISPATCH_SQL_PARAMS_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef TEMPLATE_H
-#define TEMPLATE_H
+#ifndef DISPATCH_TEMPLATE_H
+#define DISPATCH_TEMPLATE_H
 
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
@@ -40,4 +40,4 @@ extern bool template_is_constant(const Template *template);
 extern bool template_render(const Template *template, const TemplateFields *fields,
 							StringInfo result, const char **error);
 
-#endif							/* TEMPLATE_H */
+#endif							/* DISPATCH_TEMPLATE_H */

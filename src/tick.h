@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef TICK_H
-#define TICK_H
+#ifndef DISPATCH_TICK_H
+#define DISPATCH_TICK_H
 
 #include "access/transam.h"
 #include "utils/snapshot.h"
@@ -52,4 +52,4 @@ extern bool tick_sees(const Tick *tick, FullTransactionId xid);
 /* Do both see the very same transactions? */
 extern bool tick_equal(const Tick *a, const Tick *b);
 
-#endif							/* TICK_H */
+#endif							/* DISPATCH_TICK_H */

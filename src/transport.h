@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef TRANSPORT_H
-#define TRANSPORT_H
+#ifndef DISPATCH_SRC_TRANSPORT_H
+#define DISPATCH_SRC_TRANSPORT_H
 
 #include "nodes/pg_list.h"
 
@@ -27,4 +27,4 @@ extern List *transport_names(void);
 extern const DispatchTransport *notify_transport(void);
 extern const DispatchTransport *sql_transport(void);
 
-#endif							/* TRANSPORT_H */
+#endif							/* DISPATCH_SRC_TRANSPORT_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef UTF8_H
-#define UTF8_H
+#ifndef DISPATCH_UTF8_H
+#define DISPATCH_UTF8_H
 
 /*
  * Makes UTF-8 of *text, which is in the encoding of the database, has *len
@@ -23,4 +23,4 @@ extern bool utf8_is_text(const char *bytes, size_t len);
 /* How many bytes of a user's text to repeat in an error: whole characters. */
 extern int	text_clip(const char *text, size_t len);
 
-#endif							/* UTF8_H */
+#endif							/* DISPATCH_UTF8_H */

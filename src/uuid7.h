@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef UUID7_H
-#define UUID7_H
+#ifndef DISPATCH_UUID7_H
+#define DISPATCH_UUID7_H
 
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
@@ -18,4 +18,4 @@
  */
 extern void uuid7_generate(TimestampTz now, pg_uuid_t *uuid);
 
-#endif							/* UUID7_H */
+#endif							/* DISPATCH_UUID7_H */

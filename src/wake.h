@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef WAKE_H
-#define WAKE_H
+#ifndef DISPATCH_WAKE_H
+#define DISPATCH_WAKE_H
 
 extern void wake_register(void);
 
@@ -15,4 +15,4 @@ extern void wake_worker_at_commit(int32 backend_id);
 extern void wake_all_at_commit(void);	/* manager and workers */
 extern void wake_launcher_at_commit(void);	/* it will look at this database */
 
-#endif							/* WAKE_H */
+#endif							/* DISPATCH_WAKE_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef WARD_H
-#define WARD_H
+#ifndef DISPATCH_WARD_H
+#define DISPATCH_WARD_H
 
 #include "access/transam.h"
 #include "nodes/pg_list.h"
@@ -34,4 +34,4 @@ extern void wards_forget_except(List *backends);
 extern void wards_match_workers(List *backends, DatabaseSlot *database,
 								const char *database_name);
 
-#endif							/* WARD_H */
+#endif							/* DISPATCH_WARD_H */

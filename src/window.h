@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef WINDOW_H
-#define WINDOW_H
+#ifndef DISPATCH_WINDOW_H
+#define DISPATCH_WINDOW_H
 
 #include "dispatch_transport.h"
 #include "event.h"
@@ -111,4 +111,4 @@ extern void window_skip_key(Window *window, uint32 key_hash, RetryQueue *queue);
 /* Forgets all entries; none of them must be with a transport. */
 extern void window_clear(Window *window);
 
-#endif							/* WINDOW_H */
+#endif							/* DISPATCH_WINDOW_H */

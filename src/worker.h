@@ -5,9 +5,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef WORKER_H
-#define WORKER_H
+#ifndef DISPATCH_WORKER_H
+#define DISPATCH_WORKER_H
 
 extern PGDLLEXPORT void dispatch_worker_main(Datum arg);
 
-#endif							/* WORKER_H */
+#endif							/* DISPATCH_WORKER_H */

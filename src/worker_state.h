@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef WORKER_STATE_H
-#define WORKER_STATE_H
+#ifndef DISPATCH_WORKER_STATE_H
+#define DISPATCH_WORKER_STATE_H
 
 #include "backends.h"
 #include "cursor.h"
@@ -112,4 +112,4 @@ extern void progress_save(void);
 extern void progress_announce(void);
 extern void progress_answer_flush(void);
 
-#endif							/* WORKER_STATE_H */
+#endif							/* DISPATCH_WORKER_STATE_H */
