@@ -80,11 +80,11 @@ prepare(void *arg)
 static void
 try_connection(CheckAnswer *answer)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CHECK_TIMEOUT);
+	SteadyTime	deadline = steady_in(CHECK_TIMEOUT);
 
 	delivery->is_silent = true; /* the caller is told, not the log */
 	strlcpy(answer->detail, "timed out", sizeof(answer->detail));
-	while (GetCurrentTimestamp() < deadline && !session_stop_requested())
+	while (steady_ms_until(deadline) > 0 && !session_stop_requested())
 	{
 		long		timeout;
 

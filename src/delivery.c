@@ -32,9 +32,6 @@
 #include "settings.h"
 #include "transport.h"
 
-/* No delay of connecting again is longer (ms): else the clock was set back. */
-#define LONGEST_DELAY 60000
-
 /* A connection that was ready for this long (ms) was a sound one. */
 #define SOUND_CONNECTION 1000
 
@@ -239,7 +236,7 @@ static void
 note_loss(Delivery *delivery)
 {
 	bool		was_idle = delivery->ready_since != 0 &&
-		GetCurrentTimestamp() - delivery->ready_since > SOUND_CONNECTION * INT64CONST(1000) &&
+		steady_is_past(delivery->ready_since, SOUND_CONNECTION) &&
 		delivery_in_flight(delivery) == 0 &&
 		delivery->failures == 0 &&
 		(!delivery->explained || delivery->error_class == DISPATCH_OUTAGE);
@@ -262,10 +259,8 @@ note_loss(Delivery *delivery)
 
 	delivery->failures++;
 	delivery->allowance = 1;
-	delivery->next_attempt =
-		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-									backoff_delay(delivery->failures, policy->delay,
-												  policy->max_delay));
+	delivery->next_attempt = steady_in(backoff_delay(delivery->failures, policy->delay,
+													 policy->max_delay));
 	if (!delivery->is_silent)
 		outage_log_begin(&delivery->outage, delivery->backend->name,
 						 delivery->error_class, delivery->error);
@@ -326,18 +321,8 @@ move_io(Delivery *delivery)
 			(delivery->outcomes != outcomes || delivery->ready_since == 0) &&
 			has_waiting(delivery);
 		if (delivery->state == DISPATCH_READY && delivery->ready_since == 0)
-			delivery->ready_since = GetCurrentTimestamp();
+			delivery->ready_since = steady_now();
 	}
-}
-
-/* None, if it is further away than it can be: the clock was set back. */
-static long
-ms_to_next_attempt(const Delivery *delivery)
-{
-	long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-													 delivery->next_attempt);
-
-	return ms > LONGEST_DELAY ? 0 : ms;
 }
 
 void
@@ -346,7 +331,7 @@ delivery_pump(Delivery *delivery)
 	MemoryContext context = CurrentMemoryContext;
 
 	delivery->busy = false;
-	if (delivery->host.context == NULL && ms_to_next_attempt(delivery) > 0)
+	if (delivery->host.context == NULL && steady_ms_until(delivery->next_attempt) > 0)
 		return;
 
 	PG_TRY();
@@ -376,6 +361,6 @@ delivery_timeout(const Delivery *delivery)
 	if (delivery->busy)
 		return 0;
 	if (delivery->host.context == NULL)
-		return ms_to_next_attempt(delivery);
+		return steady_ms_until(delivery->next_attempt);
 	return delivery->wait.timeout_ms;
 }

@@ -14,6 +14,7 @@
 #include "gate.h"
 #include "message.h"
 #include "outage_log.h"
+#include "steady.h"
 #include "window.h"
 
 typedef struct Delivery
@@ -35,11 +36,11 @@ typedef struct Delivery
 	void	   *connection;
 	DispatchState state;
 	DispatchWait wait;
-	TimestampTz ready_since;	/* 0: it is not ready yet */
+	SteadyTime	ready_since;	/* 0: it is not ready yet */
 
 	/* Trouble with the broker. */
 	int			failures;		/* since it last went well for a while */
-	TimestampTz next_attempt;	/* of connecting */
+	SteadyTime	next_attempt;	/* of connecting */
 	DispatchErrorClass error_class; /* of the last failure */
 	char		error[ERROR_TEXT_LEN];
 	bool		explained;		/* the transport has said why */

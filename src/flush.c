@@ -24,6 +24,7 @@
 #include "position.h"
 #include "session.h"
 #include "slots.h"
+#include "steady.h"
 
 PG_FUNCTION_INFO_V1(dispatch_flush);
 
@@ -109,7 +110,8 @@ make_requests(const char *name)
 	return requests;
 }
 
-static TimestampTz
+/* When to give up; what is further away than 24 days is taken for that. */
+static SteadyTime
 deadline_of(FunctionCallInfo fcinfo)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -126,7 +128,7 @@ deadline_of(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("timeout must not be negative")));
-	return deadline;
+	return steady_in(TimestampDifferenceMilliseconds(now, deadline));
 }
 
 /*
@@ -136,7 +138,7 @@ deadline_of(FunctionCallInfo fcinfo)
 Datum
 dispatch_flush(PG_FUNCTION_ARGS)
 {
-	TimestampTz deadline = deadline_of(fcinfo);
+	SteadyTime	deadline = deadline_of(fcinfo);
 	List	   *requests = make_requests(PG_ARGISNULL(1) ? NULL :
 										 text_to_cstring(PG_GETARG_TEXT_PP(1)));
 
@@ -150,7 +152,7 @@ dispatch_flush(PG_FUNCTION_ARGS)
 				requests = foreach_delete_current(requests, lc);
 		if (requests == NIL)
 			PG_RETURN_BOOL(true);
-		if (GetCurrentTimestamp() >= deadline)
+		if (steady_ms_until(deadline) == 0)
 			PG_RETURN_BOOL(false);
 		session_pause(POLL_MS);
 	}

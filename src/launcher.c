@@ -29,7 +29,6 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
 
 #include "backoff.h"
 #include "launcher.h"
@@ -50,16 +49,16 @@
 typedef struct Launch
 {
 	uint32		generation;		/* of the slot that this is about */
-	TimestampTz at;				/* 0: not launched */
+	SteadyTime	at;				/* 0: not launched */
 	uint32		starts;			/* managers that had come up by then */
-	TimestampTz restart_at;		/* when the next may be; 0: it has not ended */
+	SteadyTime	restart_at;		/* when the next may be; 0: it has not ended */
 	int			failures;		/* of managers, in a row */
 } Launch;
 
 static Launch *launches;
 static List *unseen = NIL;		/* databases that are still to be looked at */
 static Oid	looking_at = InvalidOid;
-static TimestampTz next_turn;
+static SteadyTime next_turn;
 static bool told_out_of_workers = false;
 
 void
@@ -88,7 +87,7 @@ detach(int code, Datum arg)
 }
 
 static void
-wake_me_at(TimestampTz when)
+wake_me_at(SteadyTime when)
 {
 	next_turn = Min(next_turn, when);
 }
@@ -187,30 +186,28 @@ release_slot(int number, Oid database)
  * too soon after one has ended.
  */
 static bool
-may_launch(Launch *launch, uint32 starts, TimestampTz now)
+may_launch(Launch *launch, uint32 starts)
 {
 	if (launch->at == 0)
 		return true;
-	if (starts == launch->starts && now - launch->at < START_TIMEOUT * INT64CONST(1000))
+	if (starts == launch->starts && !steady_is_past(launch->at, START_TIMEOUT))
 		return false;
 	if (launch->restart_at == 0)
 	{
-		launch->failures = now - launch->at > GOOD_RUN * INT64CONST(1000) ?
-			1 : launch->failures + 1;
-		launch->restart_at = TimestampTzPlusMilliseconds(now, backoff_delay(launch->failures,
-																			RESTART_DELAY,
-																			RESTART_MAX_DELAY));
+		launch->failures = steady_is_past(launch->at, GOOD_RUN) ? 1 : launch->failures + 1;
+		launch->restart_at = steady_in(backoff_delay(launch->failures, RESTART_DELAY,
+													 RESTART_MAX_DELAY));
 	}
-	if (launch->restart_at > now)
-		wake_me_at(launch->restart_at);
-	return launch->restart_at <= now;
+	if (steady_ms_until(launch->restart_at) == 0)
+		return true;
+	wake_me_at(launch->restart_at);
+	return false;
 }
 
 static void
 launch_manager(int number, Oid database, uint32 generation, uint32 starts)
 {
 	Launch	   *launch = &launches[number];
-	TimestampTz now = GetCurrentTimestamp();
 	ProcessArgs args = {database, number, generation};
 	char		name[BGW_MAXLEN];
 
@@ -219,7 +216,7 @@ launch_manager(int number, Oid database, uint32 generation, uint32 starts)
 		memset(launch, 0, sizeof(Launch));
 		launch->generation = generation;
 	}
-	if (!may_launch(launch, starts, now))
+	if (!may_launch(launch, starts))
 		return;
 	if (!can_connect(database))
 	{
@@ -231,13 +228,13 @@ launch_manager(int number, Oid database, uint32 generation, uint32 starts)
 	if (session_register("dispatch_manager_main", name, "dispatch manager",
 						 &args, sizeof(args), NULL))
 	{
-		launch->at = now;
+		launch->at = steady_now();
 		launch->starts = starts;
 		launch->restart_at = 0;
 		told_out_of_workers = false;
 		return;
 	}
-	wake_me_at(TimestampTzPlusMilliseconds(now, 5000));
+	wake_me_at(steady_in(5000));
 	if (!told_out_of_workers)
 		worker_log(WARNING,
 				   (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -266,7 +263,7 @@ match_managers(void)
 		must_launch = OidIsValid(database) && slot->manager_pid == 0 && !is_evicted(slot);
 		starts = slot->starts;
 		if (slot->evictor_pid != 0)
-			wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+			wake_me_at(steady_in(1000));
 		LWLockRelease(Slots->lock);
 		if (must_launch)
 			launch_manager(i, database, generation, starts);
@@ -318,7 +315,7 @@ scan_databases(void)
 		looking_at = InvalidOid;
 	}
 	if (unseen != NIL)
-		wake_me_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+		wake_me_at(steady_in(1000));
 }
 
 void
@@ -338,11 +335,10 @@ dispatch_launcher_main(Datum arg)
 
 	while (!session_stop_requested())
 	{
-		next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IDLE_WAIT);
+		next_turn = steady_in(IDLE_WAIT);
 		scan_databases();
 		match_managers();
-		session_wait(-1, 0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_turn),
-					 PG_WAIT_EXTENSION);
+		session_wait(-1, 0, steady_ms_until(next_turn), PG_WAIT_EXTENSION);
 	}
 	proc_exit(1);
 }

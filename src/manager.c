@@ -44,7 +44,7 @@
 
 static DatabaseSlot *MySlot;
 static MemoryContext turn_context;	/* of one turn of the loop */
-static TimestampTz next_turn;	/* when something is due without a wake-up */
+static SteadyTime next_turn;	/* when something is due without a wake-up */
 static bool leaving = false;	/* the launcher may forget this database */
 static char *database_name;		/* in turn_context */
 
@@ -104,7 +104,7 @@ leave_database(void)
 }
 
 void
-manager_wake_at(TimestampTz when)
+manager_wake_at(SteadyTime when)
 {
 	next_turn = Min(next_turn, when);
 }
@@ -124,18 +124,17 @@ static void
 finish_drop(const Backend *backend)
 {
 	Ward	   *ward = ward_of(backend);
-	TimestampTz now = GetCurrentTimestamp();
 	Position	position;
 	TimestampTz oldest;
 	bool		has_worker;
 
 	if (ward->dropped_at == 0)
 	{
-		ward->dropped_at = now;
+		ward->dropped_at = steady_now();
 		ward->dropped_before = ReadNextFullTransactionId();
 	}
-	manager_wake_at(TimestampTzPlusMilliseconds(Max(now, ward->dropped_at), DROP_DELAY));
-	if (now - ward->dropped_at < DROP_DELAY * INT64CONST(1000) ||
+	manager_wake_at(steady_in(DROP_DELAY));
+	if (!steady_is_past(ward->dropped_at, DROP_DELAY) ||
 		TransactionIdPrecedes(GetActiveSnapshot()->xmin,
 							  XidFromFullTransactionId(ward->dropped_before)))
 		return;
@@ -208,7 +207,7 @@ run_step(void (*step) (void *arg), void *arg, const char *what)
 				   (errmsg("dispatch manager could not %s: %s", what, error),
 					errdetail("It goes on trying.")));
 	told = what;
-	manager_wake_at(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000));
+	manager_wake_at(steady_in(1000));
 	return false;
 }
 
@@ -216,12 +215,11 @@ run_step(void (*step) (void *arg), void *arg, const char *what)
 static void
 keep_house(List *backends)
 {
-	static TimestampTz next = 0;
+	static SteadyTime next = 0;
 	static int	retention = 0;
-	TimestampTz now = GetCurrentTimestamp();
 	int			segment;
 
-	if (now < next && retention == setting_published_retention)
+	if (steady_ms_until(next) > 0 && retention == setting_published_retention)
 	{
 		manager_wake_at(next);
 		return;
@@ -231,8 +229,7 @@ keep_house(List *backends)
 	run_step(retention_empty, backends, "empty a segment");
 	run_step(retention_expire, NULL, "expire dead letters");
 	retention = setting_published_retention;
-	next = TimestampTzPlusMilliseconds(now, Max(HOUSE_MIN, Min(HOUSE_MAX,
-															   setting_published_retention * 20L)));
+	next = steady_in(Max(HOUSE_MIN, Min(HOUSE_MAX, setting_published_retention * 20L)));
 	manager_wake_at(next);
 }
 
@@ -243,7 +240,7 @@ turn(void)
 	TimestampTz due = 0;
 
 	MemoryContextReset(turn_context);
-	next_turn = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), setting_sleep_time);
+	next_turn = steady_in(setting_sleep_time);
 
 	if (!run_step(read_backends, &backends, "read the backends"))
 		return;
@@ -252,7 +249,7 @@ turn(void)
 	run_step(finish_drops, backends, "finish dropping a backend");
 	run_step(schedule_release, &due, "move scheduled events");
 	if (due != 0)
-		manager_wake_at(due);
+		manager_wake_at(steady_in(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due)));
 	keep_house(backends);
 }
 
@@ -277,8 +274,7 @@ dispatch_manager_main(Datum arg)
 		/* A step that waited for something may have reset the latch. */
 		if (wakes != pg_atomic_read_u32(&MySlot->wakes))
 			next_turn = 0;
-		session_wait(-1, 0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next_turn),
-					 PG_WAIT_EXTENSION);
+		session_wait(-1, 0, steady_ms_until(next_turn), PG_WAIT_EXTENSION);
 	}
 	proc_exit(1);
 }

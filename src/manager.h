@@ -8,10 +8,10 @@
 #ifndef DISPATCH_MANAGER_H
 #define DISPATCH_MANAGER_H
 
-#include "datatype/timestamp.h"
+#include "steady.h"
 
 /* The manager looks again by then at the latest. */
-extern void manager_wake_at(TimestampTz when);
+extern void manager_wake_at(SteadyTime when);
 
 extern PGDLLEXPORT void dispatch_manager_main(Datum arg);
 

@@ -10,8 +10,6 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
-
 #include "error_class.h"
 #include "outage_log.h"
 #include "settings.h"
@@ -26,7 +24,7 @@ void
 outage_log_begin(OutageLog *outage, const char *backend,
 				 DispatchErrorClass error_class, const char *error)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	SteadyTime	now = steady_now();
 	int64		moment = MOMENT * INT64CONST(1000);
 
 	if (!outage->is_on || outage->error_class != error_class)
@@ -64,5 +62,5 @@ outage_log_end(OutageLog *outage, const char *backend)
 	if (outage->is_told)
 		worker_log(LOG, (errmsg("backend \"%s\": the broker is back", backend)));
 	outage->is_on = outage->is_told = false;
-	outage->over_at = GetCurrentTimestamp();
+	outage->over_at = steady_now();
 }

@@ -8,20 +8,19 @@
 #ifndef DISPATCH_OUTAGE_LOG_H
 #define DISPATCH_OUTAGE_LOG_H
 
-#include "datatype/timestamp.h"
-
 #include "dispatch_transport.h"
+#include "steady.h"
 
 /* Starts as {0}; outlives the delivery that it is about. */
 typedef struct OutageLog
 {
 	bool		is_on;			/* there is one, */
-	TimestampTz since;			/* since then, */
+	SteadyTime	since;			/* since then, */
 	DispatchErrorClass error_class; /* of this class, */
 	bool		is_told;		/* that the log knows of */
-	TimestampTz told_at;		/* when it was told of one last, */
+	SteadyTime	told_at;		/* when it was told of one last, */
 	DispatchErrorClass told_class;	/* of which class */
-	TimestampTz over_at;		/* when the last one was over */
+	SteadyTime	over_at;		/* when the last one was over */
 	int			untold;			/* outages since then */
 } OutageLog;
 

@@ -146,14 +146,14 @@ save_progress(void *arg)
 static void
 tell_of_failure(const Entry *entry)
 {
-	static TimestampTz told_at = 0;
+	static SteadyTime told_at = 0;
 	static int	untold = 0;
 	bool		is_dead = entry->exception.status == EXCEPTION_FAILED;
 
 	report_error(&MyWorker.report, entry->error);
 	if (!is_dead)
 		MyWorker.report.retried++;
-	if (MyWorker.turn_time - told_at < FAILURE_LOG_INTERVAL * INT64CONST(1000))
+	if (told_at != 0 && !steady_is_past(told_at, FAILURE_LOG_INTERVAL))
 	{
 		untold++;
 		return;
@@ -187,7 +187,7 @@ release_held(Window *window)
 			retry_queue_remove(MyWorker.queue, &entry->exception);
 		else
 			retry_queue_put_back(MyWorker.queue, &entry->exception);
-		MyWorker.next_retry = MyWorker.turn_time; /* it may be due, or let others go */
+		MyWorker.next_retry = GetCurrentTimestamp();	/* it may be due, or let others go */
 	}
 	window_release_held(window);
 }

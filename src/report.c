@@ -21,8 +21,8 @@
 #define PERIOD_MS 60000
 #define RATE_INTERVAL_MS 1000
 
-static TimestampTz period_start = 0;
-static TimestampTz rate_start = 0;
+static SteadyTime period_start = 0;
+static SteadyTime rate_start = 0;
 static int64 rate_published = 0;
 
 static int
@@ -34,8 +34,10 @@ bucket_of(int64 microseconds)
 }
 
 void
-report_delivered(WorkerReport *report, TimestampTz published_at, TimestampTz now)
+report_delivered(WorkerReport *report, TimestampTz published_at)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	report->latency[0][bucket_of(now - published_at)]++;
 	report->published++;
 	report->last_published_at = now;
@@ -55,7 +57,7 @@ report_position(WorkerReport *report, const Position *position)
 }
 
 void
-report_hand_over(WorkerReport *report, WorkerSlot *slot, TimestampTz now)
+report_hand_over(WorkerReport *report, WorkerSlot *slot, SteadyTime now)
 {
 	if (now - period_start >= PERIOD_MS * INT64CONST(1000))
 	{

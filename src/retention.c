@@ -121,6 +121,16 @@ close_unknown_segments(int current)
 	}
 }
 
+/* The clock was set back: a time that is yet to come, maybe in years, is now. */
+static void
+forget_future(void)
+{
+	SPI_execute("UPDATE dispatch.segments SET opened_at = least(opened_at, pg_catalog.now()),"
+				" closed_at = least(closed_at, pg_catalog.now())"
+				" WHERE opened_at OPERATOR(pg_catalog.>) pg_catalog.now()"
+				" OR closed_at OPERATOR(pg_catalog.>) pg_catalog.now()", false, 0);
+}
+
 void
 retention_rotate(void *arg)
 {
@@ -130,6 +140,7 @@ retention_rotate(void *arg)
 	bool		is_due;
 
 	SPI_connect();
+	forget_future();
 	param_add_seconds(&params, Max(setting_published_retention / SEGMENTS_IN_USE, 1));
 	if (params_run(&params,
 				   "SELECT segment, opened_at OPERATOR(pg_catalog.+) $1 OPERATOR(pg_catalog.<)"

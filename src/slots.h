@@ -14,6 +14,7 @@
 #include "storage/spin.h"
 
 #include "compat.h"
+#include "steady.h"
 
 /* What a worker says of itself, least healthy last. */
 typedef enum WorkerState
@@ -86,8 +87,8 @@ typedef struct WorkerSlot
 	int			pid;			/* 0: registered, not attached yet */
 	ProcNumber	proc;			/* whose latch to set */
 	bool		stop;			/* asked to end in good order, */
-	TimestampTz stop_at;		/* then */
-	TimestampTz registered_at;
+	SteadyTime	stop_at;		/* then */
+	SteadyTime	registered_at;
 
 	/* Wake-ups: a latch alone may be reset while the worker waits for a buffer. */
 	pg_atomic_uint32 wakes;

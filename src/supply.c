@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "durability.h"
@@ -187,7 +188,7 @@ supply_retries(void)
 
 	if (window_count(MyWorker.delivery->retries) > 0)
 		return;
-	read.picked = retry_queue_pick(MyWorker.queue, backend->ordering, MyWorker.turn_time,
+	read.picked = retry_queue_pick(MyWorker.queue, backend->ordering, GetCurrentTimestamp(),
 								   Max(Max(backend->retry_delay, backend->retry_max_delay),
 									   FATE_WAIT_MAX),
 								   Min(backend->batch_size, RETRIES_MAX), &MyWorker.next_retry);

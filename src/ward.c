@@ -14,7 +14,6 @@
 
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "backoff.h"
 #include "manager.h"
@@ -101,7 +100,7 @@ register_worker(const Backend *backend)
 	slot = worker_slot_take(MyDatabaseId, backend->id);
 	if (slot != NULL)
 	{
-		slot->registered_at = GetCurrentTimestamp();
+		slot->registered_at = steady_now();
 		args.slot = slot - Slots->workers;
 		args.generation = slot->generation;
 	}
@@ -124,7 +123,6 @@ static void
 start_worker(const Backend *backend, DatabaseSlot *database, const char *database_name)
 {
 	Ward	   *ward = ward_of(backend);
-	TimestampTz now = GetCurrentTimestamp();
 
 	if (ward->version != backend->version)
 	{
@@ -136,13 +134,11 @@ start_worker(const Backend *backend, DatabaseSlot *database, const char *databas
 	if (ward->started_at != 0 && ward->restart_at == 0)
 	{
 		/* It has just ended. */
-		ward->failures = now - ward->started_at > GOOD_RUN * INT64CONST(1000) ?
-			1 : ward->failures + 1;
-		ward->restart_at = TimestampTzPlusMilliseconds(now, backoff_delay(ward->failures,
-																		  RESTART_DELAY,
-																		  RESTART_MAX_DELAY));
+		ward->failures = steady_is_past(ward->started_at, GOOD_RUN) ? 1 : ward->failures + 1;
+		ward->restart_at = steady_in(backoff_delay(ward->failures, RESTART_DELAY,
+												   RESTART_MAX_DELAY));
 	}
-	if (ward->restart_at > now)
+	if (steady_ms_until(ward->restart_at) > 0)
 	{
 		manager_wake_at(ward->restart_at);
 		return;
@@ -150,13 +146,13 @@ start_worker(const Backend *backend, DatabaseSlot *database, const char *databas
 
 	if (register_worker(backend))
 	{
-		ward->started_at = now;
+		ward->started_at = steady_now();
 		ward->restart_at = 0;
 		return;
 	}
 
 	database->out_of_workers = true;
-	manager_wake_at(TimestampTzPlusMilliseconds(now, 5000));
+	manager_wake_at(steady_in(5000));
 	if (!told_out_of_workers)
 		worker_log(WARNING,
 				   (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -173,24 +169,23 @@ start_worker(const Backend *backend, DatabaseSlot *database, const char *databas
  * "sql" backend may keep it, and swallow its timeout.
  */
 static void
-stop_worker(WorkerSlot *slot, TimestampTz now)
+stop_worker(WorkerSlot *slot)
 {
 	if (!slot->stop)
 	{
 		slot->stop = true;
-		slot->stop_at = now;
+		slot->stop_at = steady_now();
 		slots_wake_worker(MyDatabaseId, slot->backend_id);
 	}
-	else if (slot->pid != 0 && now - slot->stop_at > STOP_PATIENCE * INT64CONST(1000))
+	else if (slot->pid != 0 && steady_is_past(slot->stop_at, STOP_PATIENCE))
 		kill(slot->pid, SIGTERM);
-	manager_wake_at(TimestampTzPlusMilliseconds(now, STOP_PATIENCE));
+	manager_wake_at(steady_in(STOP_PATIENCE));
 }
 
 /* Starts, and asks to end, so that each backend has the worker it should have. */
 void
 wards_match_workers(List *backends, DatabaseSlot *database, const char *database_name)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	ListCell   *lc;
 
 	LWLockAcquire(Slots->lock, LW_EXCLUSIVE);
@@ -209,8 +204,8 @@ wards_match_workers(List *backends, DatabaseSlot *database, const char *database
 				wanted = wants_worker(backend);
 		}
 		if (!wanted)
-			stop_worker(slot, now);
-		if (slot->pid == 0 && now - slot->registered_at > START_TIMEOUT * INT64CONST(1000))
+			stop_worker(slot);
+		if (slot->pid == 0 && steady_is_past(slot->registered_at, START_TIMEOUT))
 			worker_slot_release(slot);
 	}
 	LWLockRelease(Slots->lock);

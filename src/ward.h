@@ -13,18 +13,19 @@
 
 #include "backends.h"
 #include "slots.h"
+#include "steady.h"
 
 /* What the manager remembers of a backend. */
 typedef struct Ward
 {
 	int32		backend_id;
 	TransactionId version;		/* of its row when it was looked at last */
-	TimestampTz started_at;		/* when its worker was registered; 0: never */
-	TimestampTz restart_at;		/* when the next may be; 0: it has not ended */
+	SteadyTime	started_at;		/* when its worker was registered; 0: never */
+	SteadyTime	restart_at;		/* when the next may be; 0: it has not ended */
 	int			failures;		/* of its workers, in a row */
 	bool		is_drained;		/* being dropped, and all is delivered */
 	FullTransactionId dropped_before;	/* who began before may publish to it */
-	TimestampTz dropped_at;		/* when that was noted; 0: not being dropped */
+	SteadyTime	dropped_at;		/* when that was noted; 0: not being dropped */
 } Ward;
 
 extern Ward *ward_of(const Backend *backend);	/* made if need be */

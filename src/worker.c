@@ -125,7 +125,7 @@ worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 			break;
 	}
 	delay = backoff_delay(++MyWorker.errors, ERROR_DELAY, ERROR_MAX_DELAY);
-	MyWorker.next_step = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), delay);
+	MyWorker.next_step = steady_in(delay);
 	report_error(&MyWorker.report, error);
 	if (MyWorker.errors == 1 || strcmp(MyWorker.failing_step, what) != 0)
 		worker_log(WARNING,
@@ -166,7 +166,9 @@ tell(void)
 	if (delivery != NULL)
 	{
 		report->in_flight = delivery_in_flight(delivery);
-		report->next_attempt_at = delivery->failures > 0 ? delivery->next_attempt : 0;
+		report->next_attempt_at = delivery->failures == 0 ? 0 :
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										steady_ms_until(delivery->next_attempt));
 		if (delivery->failures > 0 && delivery->failures != MyWorker.failures_told)
 			report_error(report, delivery->error);
 		MyWorker.failures_told = delivery->failures;
@@ -185,23 +187,18 @@ has_room(void)
 		window->bytes <= (Size) setting_batch_bytes * 1024;
 }
 
-/*
- * How long it is until one of our own short delays is over (ms).  Not at all, if
- * that is further away than it can be: the clock was set back.
- */
+/* How long (ms) what has just been settled may wait for more to be stored with it. */
 static long
-ms_until(TimestampTz when)
+ms_to_save(void)
 {
-	long		ms = TimestampDifferenceMilliseconds(MyWorker.turn_time, when);
-
-	return ms > ERROR_MAX_DELAY ? 0 : ms;
+	return steady_ms_until(MyWorker.moved_at + SAVE_DELAY * INT64CONST(1000));
 }
 
 /* Is there something to be read, and a place for it? */
 static bool
 can_read(void)
 {
-	return ms_until(MyWorker.next_step) == 0 && has_room() &&
+	return steady_ms_until(MyWorker.next_step) == 0 && has_room() &&
 		(MyWorker.look || !cursor_at_end(MyWorker.cursor));
 }
 
@@ -210,7 +207,7 @@ static long
 turn_timeout(void)
 {
 	long		timeout = MyWorker.backend ? MyWorker.backend->sleep_time : ERROR_DELAY;
-	bool		may_step = ms_until(MyWorker.next_step) == 0;
+	bool		may_step = steady_ms_until(MyWorker.next_step) == 0;
 
 	/* News that came in with the last transaction. */
 	if (may_step &&
@@ -219,10 +216,9 @@ turn_timeout(void)
 		return 0;
 
 	if (!may_step)
-		timeout = Min(timeout, ms_until(MyWorker.next_step));
+		timeout = Min(timeout, steady_ms_until(MyWorker.next_step));
 	else if (MyWorker.moved_at != 0)
-		timeout = Min(timeout,
-					  ms_until(TimestampTzPlusMilliseconds(MyWorker.moved_at, SAVE_DELAY)));
+		timeout = Min(timeout, ms_to_save());
 	if (MyWorker.next_backend != NULL)
 		timeout = Min(timeout, STOP_DELAY);
 	if (MyWorker.delivery != NULL)
@@ -232,7 +228,7 @@ turn_timeout(void)
 		if (wanted >= 0)
 			timeout = Min(timeout, wanted);
 		if (MyWorker.next_retry != 0)
-			timeout = Min(timeout, TimestampDifferenceMilliseconds(MyWorker.turn_time,
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 																   MyWorker.next_retry));
 		if (can_read())
 			timeout = 0;
@@ -251,7 +247,7 @@ is_drained(void)
 	if (MyWorker.delivery == NULL)
 		return true;
 	if (delivery_in_flight(MyWorker.delivery) > 0 &&
-		ms_until(TimestampTzPlusMilliseconds(MyWorker.next_since, STOP_DELAY)) > 0)
+		!steady_is_past(MyWorker.next_since, STOP_DELAY))
 		return false;
 	delivery_disconnect(MyWorker.delivery);
 	progress_settle();
@@ -309,8 +305,8 @@ turn(void)
 	bool		may_step;
 
 	MemoryContextReset(CurrentMemoryContext);
-	MyWorker.turn_time = GetCurrentTimestamp();
-	may_step = ms_until(MyWorker.next_step) == 0;
+	MyWorker.turn_time = steady_now();
+	may_step = steady_ms_until(MyWorker.next_step) == 0;
 
 	if (may_step && !follow_configuration())
 		return false;
@@ -319,10 +315,10 @@ turn(void)
 		if (may_step)
 			supply();
 		delivery_pump(MyWorker.delivery);
-		MyWorker.turn_time = GetCurrentTimestamp();
+		MyWorker.turn_time = steady_now();
 		progress_settle();
 		if (may_step && MyWorker.moved_at != 0 &&
-			ms_until(TimestampTzPlusMilliseconds(MyWorker.moved_at, SAVE_DELAY)) == 0)
+			ms_to_save() == 0)
 			progress_save();
 		progress_announce();
 	}
@@ -370,13 +366,13 @@ wait_for_work(long timeout)
 static void
 finish(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_DELAY);
+	SteadyTime	deadline = steady_in(STOP_DELAY);
 	Delivery   *delivery = MyWorker.delivery;
 
 	if (delivery != NULL)
 	{
 		delivery->draining = true;
-		MyWorker.turn_time = GetCurrentTimestamp();
+		MyWorker.turn_time = steady_now();
 		while (delivery_in_flight(delivery) > 0 && MyWorker.turn_time < deadline)
 		{
 			long		timeout = delivery_timeout(delivery);
@@ -384,7 +380,7 @@ finish(void)
 			session_wait(delivery->wait.fd, delivery->wait.events,
 						 timeout >= 0 ? Min(timeout, 100) : 100, PG_WAIT_EXTENSION);
 			delivery_pump(delivery);
-			MyWorker.turn_time = GetCurrentTimestamp();
+			MyWorker.turn_time = steady_now();
 		}
 		progress_settle();
 		delivery_disconnect(delivery);
@@ -397,7 +393,7 @@ finish(void)
 static void
 wait_to_begin(void)
 {
-	MyWorker.turn_time = GetCurrentTimestamp();
+	MyWorker.turn_time = steady_now();
 	session_wait(-1, 0, turn_timeout(), PG_WAIT_EXTENSION);
 	if (session_stop_requested() || MyWorker.slot->stop)
 		proc_exit(1);

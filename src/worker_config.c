@@ -33,7 +33,7 @@ read_backend(void *arg)
 static void
 count_delivered(const Entry *entry)
 {
-	report_delivered(&MyWorker.report, entry->event->created_at, MyWorker.turn_time);
+	report_delivered(&MyWorker.report, entry->event->created_at);
 }
 
 static bool

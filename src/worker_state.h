@@ -14,6 +14,7 @@
 #include "position.h"
 #include "retry_queue.h"
 #include "slots.h"
+#include "steady.h"
 
 /* Workers that end without a word at the same position: be careful; it is it. */
 #define UNCLEAN_ENDS_CAREFUL 2
@@ -23,7 +24,7 @@ typedef struct Worker
 {
 	WorkerSlot *slot;
 	int32		backend_id;		/* of the backend that is served */
-	TimestampTz turn_time;		/* of this turn of the loop */
+	SteadyTime	turn_time;		/* of this turn of the loop */
 
 	/* Configuration, and what is made of it. */
 	MemoryContext config_context;	/* of the next two */
@@ -31,15 +32,15 @@ typedef struct Worker
 	Delivery   *delivery;		/* NULL: the configuration is of no use */
 	MemoryContext next_context; /* of the next */
 	Backend    *next_backend;	/* takes over once nothing is in flight, */
-	TimestampTz next_since;		/* or when that takes too long */
+	SteadyTime	next_since;		/* or when that takes too long */
 	uint64		backends_generation;	/* when the backend's row was read */
 
 	/* Where it stands. */
 	MemoryContext cursor_context;	/* of the next two */
 	Cursor	   *cursor;
 	Position	position;
-	TimestampTz moved_at;		/* when the position moved; 0: it is stored */
-	TimestampTz saved_at;		/* when it was stored last */
+	SteadyTime	moved_at;		/* when the position moved; 0: it is stored */
+	SteadyTime	saved_at;		/* when it was stored last */
 	bool		has_begun;		/* the row says that a worker runs */
 	bool		look;			/* something may have been published */
 	bool		was_woken;		/* since changes were taken in last */
@@ -58,7 +59,7 @@ typedef struct Worker
 	/* Trouble with our own tables. */
 	int			errors;			/* steps that failed, in a row */
 	const char *failing_step;	/* what the last of them was for */
-	TimestampTz next_step;		/* no step before */
+	SteadyTime	next_step;		/* no step before */
 
 	WorkerReport report;
 	int			failures_told;	/* of the delivery, as reported last */
