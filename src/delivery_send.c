@@ -13,6 +13,8 @@
  */
 #include "postgres.h"
 
+#include "utils/timestamp.h"
+
 #include "delivery.h"
 
 /* Later events of a key that is held up must not overtake. */
@@ -68,7 +70,9 @@ wait_at_gate(Delivery *delivery, Entry *entry)
 							gates_reason(delivery->gates, entry));
 	else
 	{
-		entry->exception.next_attempt_at = gates_until(delivery->gates, entry);
+		entry->exception.next_attempt_at =
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+										gates_ms_left(delivery->gates, entry));
 		window_set_state(delivery->retries, entry, ENTRY_SKIPPED);
 		retry_queue_put_back(delivery->queue, &entry->exception);
 		if (entry->event->key != NULL)

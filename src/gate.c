@@ -20,11 +20,10 @@
 
 #include "common/hashfn.h"
 #include "utils/hsearch.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "error_text.h"
 #include "gate.h"
+#include "steady.h"
 
 /* Beyond these, each event of a destination is refused by itself. */
 #define GATES_MAX 256
@@ -32,8 +31,7 @@
 typedef struct Gate
 {
 	uint64		destination;	/* its hash: the key */
-	TimestampTz closed_at;
-	TimestampTz until;
+	SteadyTime	until;
 	const Entry *probe;			/* sent to find out; NULL: none */
 	char		reason[ERROR_TEXT_LEN];
 } Gate;
@@ -90,21 +88,18 @@ GateAnswer
 gates_ask(const Gates *gates, const Entry *entry)
 {
 	const Gate *gate = gate_of(gates, entry, HASH_FIND);
-	TimestampTz now;
 
 	if (gate == NULL)
 		return GATE_OPEN;
 	if (gate->probe != NULL)
 		return GATE_BUSY;
-	now = GetCurrentTimestamp();
-	/* Closed in the future: the clock was set back. */
-	return now >= gate->closed_at && now < gate->until ? GATE_CLOSED : GATE_PROBE;
+	return steady_ms_until(gate->until) > 0 ? GATE_CLOSED : GATE_PROBE;
 }
 
-TimestampTz
-gates_until(const Gates *gates, const Entry *entry)
+long
+gates_ms_left(const Gates *gates, const Entry *entry)
 {
-	return gate_of(gates, entry, HASH_FIND)->until;
+	return steady_ms_until(gate_of(gates, entry, HASH_FIND)->until);
 }
 
 const char *
@@ -163,7 +158,6 @@ gates_closed(Gates *gates, const Entry *entry, long ms, const char *reason)
 	/* The answers of those that went before the probe tell nothing of it. */
 	if (gate->probe == entry)
 		gate->probe = NULL;
-	gate->closed_at = GetCurrentTimestamp();
-	gate->until = TimestampTzPlusMilliseconds(gate->closed_at, ms);
+	gate->until = steady_in(ms);
 	strlcpy(gate->reason, reason, sizeof(gate->reason));
 }

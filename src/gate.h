@@ -15,7 +15,7 @@ typedef enum GateAnswer
 	GATE_OPEN,					/* nothing is known against the destination */
 	GATE_PROBE,					/* this event may find out; see gates_sent() */
 	GATE_BUSY,					/* another one is finding out */
-	GATE_CLOSED					/* not before gates_until() */
+	GATE_CLOSED					/* not for gates_ms_left() */
 } GateAnswer;
 
 typedef struct Gates Gates;
@@ -26,8 +26,8 @@ extern Gates *gates_create(const DispatchTransport *transport);
 /* May this event be sent to where it goes? */
 extern GateAnswer gates_ask(const Gates *gates, const Entry *entry);
 
-/* Of one that is GATE_CLOSED: until when, and why. */
-extern TimestampTz gates_until(const Gates *gates, const Entry *entry);
+/* Of one that is GATE_CLOSED: for how long (ms), and why. */
+extern long gates_ms_left(const Gates *gates, const Entry *entry);
 extern const char *gates_reason(const Gates *gates, const Entry *entry);
 
 /* The event was given to the transport. */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef STEADY_H
-#define STEADY_H
+#ifndef DISPATCH_STEADY_H
+#define DISPATCH_STEADY_H
 
 /*
  * Microseconds since some moment of the past, the same one for all processes of
@@ -25,4 +25,4 @@ extern long steady_ms_until(SteadyTime when);
 /* Is it longer ago than that? */
 extern bool steady_is_past(SteadyTime since, long ms);
 
-#endif							/* STEADY_H */
+#endif							/* DISPATCH_STEADY_H */
