@@ -45,6 +45,7 @@ $ENV{PGOPTIONS} = join ' ', map { "-c $_" } qw(
 
 my $redis = RedisServer->new;
 my $node = new_cluster('settings', 'autovacuum = off', extra => [ '--no-sync', '--encoding=UTF8' ]);
+$HOSTILE{debug_parallel_query} = delete $HOSTILE{force_parallel_mode} if $node->pg_version >= 16;
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
