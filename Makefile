@@ -83,6 +83,8 @@ $(error $(PG_CONFIG) finds no PGXS: install postgresql-server-dev-<version> or s
 endif
 
 $(eval $(call transport,redis,hiredis,src/transports/resolve.o))
+$(eval $(call transport,rabbitmq,librabbitmq openssl,\
+	src/transports/connect.o src/transports/resolve.o))
 
 # Bitcode is for inlining into queries: nothing here gains from it.
 override with_llvm = no

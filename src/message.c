@@ -14,6 +14,7 @@
 
 #include "envelope.h"
 #include "message.h"
+#include "option_value.h"
 #include "options.h"
 #include "template.h"
 #include "utf8.h"
@@ -32,8 +33,8 @@ struct MessageMaker
  * lacks what it needs.
  */
 static bool
-render(const Template *template, const TemplateFields *fields, DispatchValue *value,
-	   const char **error)
+render(const Template *template, const TemplateFields *fields, const DispatchOption *option,
+	   DispatchValue *value, const char **error)
 {
 	StringInfoData rendered;
 	const char *text;
@@ -45,6 +46,9 @@ render(const Template *template, const TemplateFields *fields, DispatchValue *va
 	text = rendered.data;
 	len = rendered.len;
 	if (!utf8_convert(&text, &len, error))
+		return false;
+	*error = option_value_check_rendered(option, len);
+	if (*error != NULL)
 		return false;
 	value->text = text;
 	value->text_len = (int) len;
@@ -73,7 +77,8 @@ message_maker_create(const DispatchTransport *transport, const Jsonb *options)
 			continue;
 		template = template_parse(value->text, &error);
 		if (template == NULL ||
-			(template_is_constant(template) && !render(template, &nothing, value, &error)))
+			(template_is_constant(template) &&
+			 !render(template, &nothing, &maker->table->items[i], value, &error)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("invalid value for option \"%s\"", maker->table->items[i].name),
@@ -119,7 +124,7 @@ make_values(const MessageMaker *maker, const Event *event, const char **error)
 			if (template == NULL)
 				return NULL;
 		}
-		if (template != NULL && !render(template, &fields, &values[i], error))
+		if (template != NULL && !render(template, &fields, &maker->table->items[i], &values[i], error))
 			return NULL;
 	}
 	return values;

@@ -90,6 +90,21 @@ option_value_check_length(const DispatchOption *option, size_t len)
 	return out_of_bounds(option, (double) len, "It is too short.", "It is too long.");
 }
 
+/* An empty text is one only where the range says so. */
+static bool
+may_be_empty(const DispatchOption *option)
+{
+	return option->min == 0 && option->max > 0;
+}
+
+const char *
+option_value_check_rendered(const DispatchOption *option, size_t len)
+{
+	if (len == 0 && !may_be_empty(option))
+		return "The template renders to an empty text.";
+	return option_value_check_length(option, len);
+}
+
 static const char *
 read_integer(const DispatchOption *option, const char *text, DispatchValue *value)
 {
@@ -161,6 +176,8 @@ read_template(const DispatchOption *option, const char *text, DispatchValue *val
 
 	if (template == NULL)
 		return problem;
+	if (*text == '\0' && !may_be_empty(option))
+		return "The template is empty.";
 	value->text = text;
 	value->text_len = (int) strlen(text);
 	problem = NULL;

@@ -28,10 +28,12 @@ extern const char *option_value_default(const DispatchOption *option,
 										DispatchValue *value);
 
 /*
- * Whether a text, such as what a template renders to, has a length that the
- * option allows: NULL, or what is wrong as a full sentence.
+ * Whether a text, or what a template renders to, has a length that the option
+ * allows: NULL, or what is wrong as a full sentence.  Templates render to
+ * nothing only where the option has a range that begins at 0.
  */
 extern const char *option_value_check_length(const DispatchOption *option, size_t len);
+extern const char *option_value_check_rendered(const DispatchOption *option, size_t len);
 
 /* What the option takes, as it is put into hints: 'an integer from 1 to 9'. */
 extern char *option_value_domain(const DispatchOption *option);

@@ -143,7 +143,7 @@ check_templates(const NewEvent *event, const OptionTable *table, const DispatchV
 		initStringInfo(&rendered);
 		if (template == NULL || !template_render(template, &fields, &rendered, &error))
 			report_option(table->items[i].name, error);
-		error = option_value_check_length(&table->items[i], rendered.len);
+		error = option_value_check_rendered(&table->items[i], rendered.len);
 		if (error != NULL)
 			report_option(table->items[i].name, error);
 	}

@@ -152,12 +152,6 @@ template_parse(const char *text, const char **error)
 	}
 
 	template->npieces = piece - template->pieces;
-	if (template->npieces == 0)
-	{
-		*error = "The template is empty.";
-		pfree(template);
-		return NULL;
-	}
 	return template;
 }
 
@@ -193,7 +187,6 @@ bool
 template_render(const Template *template, const TemplateFields *fields,
 				StringInfo result, const char **error)
 {
-	int			start = result->len;
 	const char *const values[] = {
 		[PIECE_EVENT_TYPE] = fields->event_type,
 		[PIECE_SOURCE] = fields->source,
@@ -220,12 +213,6 @@ template_render(const Template *template, const TemplateFields *fields,
 							  placeholder_names[piece->kind], placeholder_names[piece->kind]);
 			return false;
 		}
-	}
-
-	if (result->len == start)
-	{
-		*error = "The template renders to an empty text.";
-		return false;
 	}
 	return true;
 }

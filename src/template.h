@@ -35,7 +35,7 @@ extern bool template_is_constant(const Template *template);
 /*
  * Appends the rendered text; values are never expanded again.  False, with
  * *error set to a full sentence, when a field is missing, null or not a
- * scalar, or when the result is empty.
+ * scalar.
  */
 extern bool template_render(const Template *template, const TemplateFields *fields,
 							StringInfo result, const char **error);
