@@ -124,7 +124,8 @@ make_values(const MessageMaker *maker, const Event *event, const char **error)
 			if (template == NULL)
 				return NULL;
 		}
-		if (template != NULL && !render(template, &fields, &maker->table->items[i], &values[i], error))
+		if (template != NULL &&
+			!render(template, &fields, &maker->table->items[i], &values[i], error))
 			return NULL;
 	}
 	return values;

@@ -4,7 +4,9 @@
  *	  What the files of the rabbitmq transport share.
  *
  *	rabbitmq.c				the transport: options and callbacks
- *	rabbitmq_connection.c	the connection: input, output, timeouts
+ *	rabbitmq_connection.c	the connection: phases and timeouts
+ *	rabbitmq_receive.c		what follows from each frame of RabbitMQ
+ *	rabbitmq_stream.c		input and output
  *	rabbitmq_handshake.c	the login, and the channel
  *	rabbitmq_flight.c		from confirms to outcomes
  *	rabbitmq_message.c		from messages to publishes
@@ -323,12 +325,92 @@ extern RabbitTls *rabbit_tls_create(DispatchHost *host,
 									const char *host_name);
 extern TlsState rabbit_tls_advance(RabbitTls *tls);
 extern const char *rabbit_tls_error(const RabbitTls *tls);
-extern bool rabbit_tls_error_is_ours(const RabbitTls *tls);
 extern bool rabbit_tls_put_received(RabbitTls *tls, const char *data, size_t len);
 extern size_t rabbit_tls_to_send(RabbitTls *tls, const char **data);
 extern void rabbit_tls_sent(RabbitTls *tls, size_t len);
 extern ssize_t rabbit_tls_read(RabbitTls *tls, char *data, size_t len);
 extern ssize_t rabbit_tls_write(RabbitTls *tls, const char *data, size_t len);
+
+/* rabbitmq_stream.c */
+
+typedef struct Connector Connector;
+
+typedef struct RabbitStream
+{
+	DispatchHost *host;
+	Connector  *connector;		/* has the socket */
+	RabbitTls  *tls;			/* NULL: not encrypted */
+	bool		tls_is_ready;
+	RabbitBuffer in;			/* frames that were received */
+	RabbitBuffer out;			/* frames to be sent */
+	uint64		written;		/* bytes of out that are gone */
+	int64		received_at;	/* clock_ms() of the last byte */
+	int64		sent_at;
+	char	   *received;		/* still encrypted; NULL without TLS */
+	int			send_errno;		/* 0: can be written to */
+} RabbitStream;
+
+typedef enum StreamRead
+{
+	STREAM_NOTHING,				/* there is no input at the moment */
+	STREAM_INPUT,				/* there was, and may be more */
+	STREAM_LOST					/* after explain() */
+} StreamRead;
+
+extern RabbitStream *rabbit_stream_create(DispatchHost *host,
+										  Connector *connector);
+extern bool rabbit_stream_open(RabbitStream *stream,
+							   const DispatchValue *options, int64 now);
+extern bool rabbit_stream_is_open(const RabbitStream *stream);
+extern size_t rabbit_stream_unsent(const RabbitStream *stream);
+extern bool rabbit_stream_wants_to_write(const RabbitStream *stream);
+extern bool rabbit_stream_write(RabbitStream *stream, int64 now);
+extern StreamRead rabbit_stream_read(RabbitStream *stream, int64 now);
+
+/* rabbitmq_receive.c */
+
+typedef enum RabbitPhase
+{
+	PHASE_CONNECTING,
+	PHASE_TLS,
+	PHASE_LOGIN,				/* also while a channel is opened again */
+	PHASE_READY
+} RabbitPhase;
+
+/* What has to follow a basic.return. */
+typedef enum RabbitContent
+{
+	CONTENT_NONE,
+	CONTENT_HEADER,
+	CONTENT_BODY
+} RabbitContent;
+
+typedef struct RabbitConnection
+{
+	DispatchHost *host;
+	const DispatchValue *options;
+	MemoryContext scratch;		/* for a call of ours */
+	RabbitPhase phase;
+	Connector  *connector;
+	RabbitStream *stream;
+	RabbitHandshake *handshake;
+	RabbitFlight *flight;
+	bool		is_sound;		/* no call is under way, or ended half-way */
+
+	int64		connect_timeout;	/* milliseconds, as are all of these: */
+	int64		socket_timeout;
+	int64		now;			/* when pump() was called */
+	int64		deadline;		/* for everything before PHASE_READY */
+	int64		progress_at;	/* of what is in flight */
+
+	uint64		end_of_messages;	/* bytes of output up to there */
+	bool		blocked;		/* RabbitMQ takes no messages */
+	bool		refused;		/* send() took none since the last pump() */
+	RabbitContent content;
+	RabbitReturned returned;	/* while its content comes in */
+} RabbitConnection;
+
+extern bool rabbit_receive(RabbitConnection *conn);
 
 /* rabbitmq_connection.c */
 
