@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 
 #include "json.h"
+#include "option_time.h"
 #include "option_value.h"
 #include "template.h"
 #include "utf8.h"
@@ -31,9 +32,10 @@ const char *const option_type_names[OPTION_TYPES] = {
 	[DISPATCH_SCALARS] = "scalars",
 	[DISPATCH_OBJECT] = "object",
 	[DISPATCH_FUNCTION] = "function",
+	[DISPATCH_TIME] = "time",
 };
 
-/* How each type is written in JSON. */
+/* How each type is written in JSON; a time may also be a string. */
 static const char *const json_types[OPTION_TYPES] = {
 	[DISPATCH_BOOLEAN] = "boolean",
 	[DISPATCH_INTEGER] = "number",
@@ -44,6 +46,7 @@ static const char *const json_types[OPTION_TYPES] = {
 	[DISPATCH_SCALARS] = "object",
 	[DISPATCH_OBJECT] = "object",
 	[DISPATCH_FUNCTION] = "string",
+	[DISPATCH_TIME] = "number",
 };
 
 /* In hints; a range or a length may follow. */
@@ -57,6 +60,7 @@ static const char *const domains[OPTION_TYPES] = {
 	[DISPATCH_SCALARS] = "a JSON object whose members are scalars",
 	[DISPATCH_OBJECT] = "a JSON object",
 	[DISPATCH_FUNCTION] = "a function with its schema and the types of its arguments",
+	[DISPATCH_TIME] = "a number of seconds, an interval or a timestamp with its offset",
 };
 
 static const char *
@@ -137,6 +141,21 @@ read_number(const DispatchOption *option, const char *text, DispatchValue *value
 	return out_of_bounds(option, value->number, "It is too small.", "It is too large.");
 }
 
+/* The range is that of seconds; there is none for points in time. */
+static const char *
+read_time(const DispatchOption *option, const char *text, DispatchValue *value)
+{
+	if (option_time_read_moment(text, &value->integer))
+	{
+		value->boolean = true;
+		return NULL;
+	}
+	if (!option_time_read_span(text, &value->number))
+		return "It is neither seconds, nor an interval, nor a timestamp such as "
+			"\"2030-01-31T23:59:59Z\".";
+	return out_of_bounds(option, value->number, "It is too small.", "It is too large.");
+}
+
 /* Takes the text over as UTF-8. */
 static const char *
 read_text(const DispatchOption *option, const char *text, DispatchValue *value)
@@ -211,6 +230,8 @@ read_scalar(const DispatchOption *option, const char *text, DispatchValue *value
 			return read_choice(option, text, value);
 		case DISPATCH_TEMPLATE:
 			return read_template(option, text, value);
+		case DISPATCH_TIME:
+			return read_time(option, text, value);
 		default:
 			return read_text(option, text, value);
 	}
@@ -288,13 +309,54 @@ read_pairs(const DispatchOption *option, JsonbContainer *object, DispatchValue *
 }
 
 static const char *
+check_name(const DispatchOption *option, const JsonbValue *json, int depth)
+{
+	const char *name;
+	const char *problem = read_part(json, &name);
+
+	if (problem != NULL)
+		return problem;
+	if (strlen(name) > DISPATCH_OBJECT_NAME)
+		return psprintf("The name of a member is longer than %d bytes.", DISPATCH_OBJECT_NAME);
+	if (depth == 1 && is_reserved(option, name))
+		return psprintf("\"%s\" is not to be set by it.", name);
+	return NULL;
+}
+
+/* Whether an object of any shape is one that transports can be asked to take. */
+static const char *
+check_shape(const DispatchOption *option, JsonbContainer *object)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(object);
+	JsonbIteratorToken token;
+	JsonbValue	json;
+	const char *problem;
+	int			depth = 0;
+
+	while ((token = JsonbIteratorNext(&iterator, &json, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
+			depth++;
+		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
+			depth--;
+		else if (token == WJB_KEY && (problem = check_name(option, &json, depth)) != NULL)
+			return problem;
+		if (depth > DISPATCH_OBJECT_DEPTH)
+			return psprintf("It is nested more than %d deep.", DISPATCH_OBJECT_DEPTH);
+	}
+	return NULL;
+}
+
+static const char *
 read_object(const DispatchOption *option, JsonbContainer *object, int size,
 			DispatchValue *value)
 {
-	const char *problem = NULL;
+	const char *problem;
 
 	if (option->type == DISPATCH_SCALARS)
 		problem = read_pairs(option, object, value);
+	else
+		problem = check_shape(option, object);
 	if (problem == NULL)
 		problem = read_text(option, JsonbToCString(NULL, object, size), value);
 	return problem;
@@ -307,8 +369,10 @@ option_value_from_json(const DispatchOption *option, const JsonbValue *json,
 	const char *problem;
 
 	memset(value, 0, sizeof(*value));
-	if (strcmp(JsonbTypeName(unconstify(JsonbValue *, json)), json_types[option->type]) != 0)
-		return wrong_type(json_types[option->type], json);
+	if (strcmp(JsonbTypeName(unconstify(JsonbValue *, json)), json_types[option->type]) != 0 &&
+		!(option->type == DISPATCH_TIME && json->type == jbvString))
+		return wrong_type(option->type == DISPATCH_TIME ? "number or a string" :
+						  json_types[option->type], json);
 
 	if (json->type == jbvBinary)
 		problem = read_object(option, json->val.binary.data, json->val.binary.len, value);
@@ -361,7 +425,8 @@ char *
 option_value_domain(const DispatchOption *option)
 {
 	StringInfoData out;
-	bool		is_number = option->type == DISPATCH_INTEGER || option->type == DISPATCH_NUMBER;
+	bool		is_number = option->type == DISPATCH_INTEGER ||
+		option->type == DISPATCH_NUMBER || option->type == DISPATCH_TIME;
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, domains[option->type]);
@@ -372,7 +437,8 @@ option_value_domain(const DispatchOption *option)
 	}
 	else if (option->min != 0 || option->max != 0)
 	{
-		appendStringInfoString(&out, is_number ? " from " : " of ");
+		appendStringInfoString(&out, option->type == DISPATCH_TIME ? "; seconds from " :
+							   is_number ? " from " : " of ");
 		append_bound(&out, option->min);
 		appendStringInfoString(&out, " to ");
 		append_bound(&out, option->max);

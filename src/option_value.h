@@ -12,7 +12,7 @@
 
 #include "dispatch_transport.h"
 
-#define OPTION_TYPES (DISPATCH_FUNCTION + 1)
+#define OPTION_TYPES (DISPATCH_TIME + 1)
 
 extern const char *const option_type_names[OPTION_TYPES];
 

@@ -56,9 +56,14 @@ typedef enum DispatchOptionType
 	DISPATCH_ENUM,				/* one of choices[] */
 	DISPATCH_TEMPLATE,			/* text with {placeholders}, rendered when sent */
 	DISPATCH_SCALARS,			/* JSON object whose values are all scalars */
-	DISPATCH_OBJECT,			/* JSON object of any shape */
-	DISPATCH_FUNCTION			/* regprocedure */
+	DISPATCH_OBJECT,			/* JSON object of any shape, within bounds */
+	DISPATCH_FUNCTION,			/* regprocedure */
+	DISPATCH_TIME				/* seconds, an interval, or a point in time */
 } DispatchOptionType;
+
+/* Bounds of a DISPATCH_OBJECT: levels, itself included; bytes of a name. */
+#define DISPATCH_OBJECT_DEPTH	32
+#define DISPATCH_OBJECT_NAME	255
 
 /* Where an option may be set, and what is special about it. */
 #define DISPATCH_OF_BACKEND		0x01
@@ -78,10 +83,11 @@ typedef struct DispatchOption
 	int			flags;
 	const char *default_value;	/* as text; NULL = none */
 	double		min;			/* numbers: the range, both ends included; */
-	double		max;			/* texts: the length in bytes; 0, 0 = any */
-	const char *const *choices; /* DISPATCH_ENUM: ends with NULL; DISPATCH_SCALARS:
-								 * members that must not be there ("ce_*": none
-								 * that begins so) */
+	double		max;			/* texts: the length in bytes; 0, 0 = any, but
+								 * a template that renders to nothing */
+	const char *const *choices; /* DISPATCH_ENUM: ends with NULL; DISPATCH_SCALARS
+								 * and DISPATCH_OBJECT: members that must not be
+								 * there ("ce_*": none that begins so) */
 	const char *help;			/* one line */
 } DispatchOption;
 
@@ -92,9 +98,10 @@ typedef struct DispatchOption
 typedef struct DispatchValue
 {
 	bool		is_set;			/* false: neither a value nor a default */
-	bool		boolean;
-	int64		integer;
-	double		number;			/* also set for DISPATCH_INTEGER */
+	bool		boolean;		/* DISPATCH_TIME: a point in time */
+	int64		integer;		/* DISPATCH_TIME: that in ms since 1970 */
+	double		number;			/* also set for DISPATCH_INTEGER; DISPATCH_TIME:
+								 * the seconds, if no point in time */
 	const char *text;			/* text, enum, rendered template, function; JSON
 								 * text of DISPATCH_SCALARS and DISPATCH_OBJECT */
 	int			text_len;

@@ -67,6 +67,9 @@ enum RabbitOption
 	OPTION_TLS_KEY
 };
 
+/* The longest time that RabbitMQ takes for the expiration, in seconds. */
+#define EXPIRATION_MAX 4294967
+
 /* Longest short string of AMQP, in bytes. */
 #define SHORT_STRING_MAX 255
 

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <sys/time.h>
+
 #include "rabbitmq.h"
 
 /* The event's option, else the backend's; NULL if neither is set. */
@@ -54,15 +56,36 @@ add_attributes(RabbitTable *headers, const DispatchMessage *message)
 	}
 }
 
-/* RabbitMQ takes milliseconds, as text. */
+/*
+ * RabbitMQ takes milliseconds from its receipt on, as text.  What has expired
+ * already goes all the same: who waits for it may still have it.
+ */
 static const char *
 expiration_text(const DispatchMessage *message)
 {
 	const DispatchValue *value = &message->options[OPTION_EXPIRATION];
+	double		ms = value->number * 1000;
+	struct timeval now;
 
 	if (!value->is_set)
 		return NULL;
-	return psprintf(INT64_FORMAT, (int64) (value->number * 1000 + 0.5));
+	if (value->boolean)
+	{
+		gettimeofday(&now, NULL);
+		ms = value->integer - (now.tv_sec * 1000.0 + now.tv_usec / 1000);
+	}
+	ms = Min(Max(ms, 0), EXPIRATION_MAX * 1000.0);
+	return psprintf(INT64_FORMAT, (int64) (ms + 0.5));
+}
+
+static int64
+timestamp_of(const DispatchMessage *message)
+{
+	const DispatchValue *value = &message->options[OPTION_TIMESTAMP];
+
+	if (!value->is_set)
+		return message->timestamp_ms / 1000;
+	return value->boolean ? value->integer / 1000 : (int64) value->number;
 }
 
 /*
@@ -96,8 +119,7 @@ rabbit_message_publish(const DispatchMessage *message, RabbitPublish *publish)
 	publish->reply_to = option_text(message, OPTION_REPLY_TO);
 	publish->expiration = expiration_text(message);
 	publish->message_id = rabbit_message_id(message);
-	publish->timestamp = options[OPTION_TIMESTAMP].is_set ?
-		options[OPTION_TIMESTAMP].integer : message->timestamp_ms / 1000;
+	publish->timestamp = timestamp_of(message);
 	publish->type = option_text(message, OPTION_TYPE);
 	publish->user_id = option_text(message, OPTION_USER_ID);
 	publish->app_id = option_text(message, OPTION_APP_ID);

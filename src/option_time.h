@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * option_time.h
+ *	  Spans and points of time in options.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef OPTION_TIME_H
+#define OPTION_TIME_H
+
+/*
+ * A point in time, as RFC 3339 and to_jsonb() write it, in milliseconds since
+ * 1970.  False if the text is none.
+ */
+extern bool option_time_read_moment(const char *text, int64 *ms);
+
+/* A number of seconds, or an interval.  False if the text is neither. */
+extern bool option_time_read_span(const char *text, double *seconds);
+
+#endif							/* OPTION_TIME_H */
