@@ -227,6 +227,26 @@ delivery_disconnect(Delivery *delivery)
 		MemoryContextDelete(context);
 }
 
+/* To be seen and heard of, and over only after a while. */
+static void
+note_trouble(Delivery *delivery)
+{
+	delivery->failures++;
+	delivery->allowance = 1;
+	if (!delivery->is_silent)
+		outage_log_begin(&delivery->outage, delivery->backend->name,
+						 delivery->error_class, delivery->error);
+}
+
+/* The connection stands, but the transport has said why it can take nothing. */
+static void
+note_hold(Delivery *delivery)
+{
+	delivery->is_held = true;
+	delivery->next_attempt = 0;
+	note_trouble(delivery);
+}
+
 /*
  * The connection is of no use any more.  An idle one that the broker closed is
  * no trouble: it is opened again at once, and only if that fails, or what was
@@ -257,13 +277,9 @@ note_loss(Delivery *delivery)
 		return;
 	}
 
-	delivery->failures++;
-	delivery->allowance = 1;
+	note_trouble(delivery);
 	delivery->next_attempt = steady_in(backoff_delay(delivery->failures, policy->delay,
 													 policy->max_delay));
-	if (!delivery->is_silent)
-		outage_log_begin(&delivery->outage, delivery->backend->name,
-						 delivery->error_class, delivery->error);
 }
 
 /* Is there anything to be sent? */
@@ -277,6 +293,7 @@ has_waiting(const Delivery *delivery)
 static void
 note_recovery(Delivery *delivery)
 {
+	delivery->is_held = delivery->explained = false;
 	if (delivery->allowance >= ALLOWANCE_ENOUGH ||
 		(delivery_in_flight(delivery) == 0 && !has_waiting(delivery)))
 		delivery->failures = 0;
@@ -290,7 +307,7 @@ open_connection(Delivery *delivery)
 	delivery->host.context = AllocSetContextCreate(delivery->context,
 												   "dispatch connection",
 												   ALLOCSET_DEFAULT_SIZES);
-	delivery->explained = false;
+	delivery->explained = delivery->is_held = false;
 	delivery->ready_since = 0;
 	delivery->state = DISPATCH_CONNECTING;
 	delivery->connection = delivery->transport->open(&delivery->host,
@@ -311,7 +328,6 @@ move_io(Delivery *delivery)
 		delivery_send(delivery);
 	if (delivery->state != DISPATCH_LOST)
 	{
-
 		delivery->wait.fd = -1;
 		delivery->wait.events = 0;
 		delivery->wait.timeout_ms = -1;
@@ -353,6 +369,8 @@ delivery_pump(Delivery *delivery)
 		note_loss(delivery);
 	else if (delivery->state == DISPATCH_READY)
 		note_recovery(delivery);
+	else if (delivery->explained && !delivery->is_held)
+		note_hold(delivery);
 }
 
 long

@@ -190,7 +190,11 @@ struct DispatchHost
 	/* Known not to have reached the broker: the core sends it again. */
 	void		(*returned) (DispatchHost *host, DispatchMessage *message);
 
-	/* Says why, before open() returns NULL or pump() DISPATCH_LOST. */
+	/*
+	 * Says why, before open() returns NULL or pump() DISPATCH_LOST; or before
+	 * pump() goes from DISPATCH_READY back to DISPATCH_CONNECTING, when the
+	 * connection stands but the broker takes nothing for a while.
+	 */
 	void		(*explain) (DispatchHost *host,
 							DispatchErrorClass error_class, const char *text);
 };
@@ -202,7 +206,7 @@ struct DispatchHost
 
 typedef enum DispatchState
 {
-	DISPATCH_CONNECTING,		/* not ready for send() yet */
+	DISPATCH_CONNECTING,		/* not ready for send() yet, or not now */
 	DISPATCH_READY,
 	DISPATCH_LOST				/* close me */
 } DispatchState;

@@ -33,11 +33,11 @@
 static unsigned int failed_logins = 0;
 
 /*
- * Explains the loss of the connection; returns false for the convenience of
- * the callers.
+ * Explains why the connection is lost, or held up; returns false for the
+ * convenience of those who lose it.
  */
 bool
-rabbit_lost(DispatchHost *host, DispatchErrorClass error_class,
+rabbit_explain(DispatchHost *host, DispatchErrorClass error_class,
 			const char *format,...)
 {
 	char		text[1024];
@@ -152,20 +152,20 @@ wait_for_more(RabbitConnection *conn, DispatchWait *wait)
 	if (conn->phase == PHASE_READY)
 	{
 		if (conn->now - stream->received_at >= 2 * heartbeat)
-			return rabbit_lost(conn->host, DISPATCH_OUTAGE,
+			return rabbit_explain(conn->host, DISPATCH_OUTAGE,
 							   "no heartbeat from RabbitMQ for %g s", 2 * heartbeat / 1000.0);
 		deadline = Min(stream->received_at + 2 * heartbeat, stream->sent_at + heartbeat / 2);
 		if (rabbit_flight_count(conn->flight) > 0 && !conn->blocked)
 		{
 			if (conn->now - conn->progress_at >= conn->socket_timeout)
-				return rabbit_lost(conn->host, DISPATCH_OUTAGE,
+				return rabbit_explain(conn->host, DISPATCH_OUTAGE,
 								   "no confirm from RabbitMQ for %g s",
 								   conn->socket_timeout / 1000.0);
 			deadline = Min(deadline, conn->progress_at + conn->socket_timeout);
 		}
 	}
 	else if (conn->now >= deadline)
-		return rabbit_lost(conn->host, DISPATCH_OUTAGE,
+		return rabbit_explain(conn->host, DISPATCH_OUTAGE,
 						   "no answer to the login from host \"%s\", port %d: timeout expired",
 						   connect_host(conn->connector), connect_port(conn->connector));
 
@@ -196,7 +196,7 @@ advance(RabbitConnection *conn, DispatchWait *wait)
 			case CONNECT_PENDING:
 				return true;
 			case CONNECT_FAILED:
-				return rabbit_lost(conn->host, DISPATCH_OUTAGE, "%s", error);
+				return rabbit_explain(conn->host, DISPATCH_OUTAGE, "%s", error);
 			case CONNECT_DONE:
 				break;
 		}

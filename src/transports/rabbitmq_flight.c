@@ -182,7 +182,7 @@ settle(RabbitFlight *flight, FlightEntry *entry)
 static bool
 nonsense(RabbitFlight *flight, const char *method, uint64 tag)
 {
-	return rabbit_lost(flight->host, DISPATCH_OUTAGE,
+	return rabbit_explain(flight->host, DISPATCH_OUTAGE,
 					   "RabbitMQ sent %s for message " UINT64_FORMAT
 					   ", which was not in flight", method, tag);
 }
@@ -229,7 +229,7 @@ rabbit_flight_nack(RabbitFlight *flight, uint64 tag, bool multiple)
 	entry = entry_of(flight, tag);
 	if (entry->message == NULL)
 		return nonsense(flight, "a refusal", tag);
-	return rabbit_lost(flight->host, DISPATCH_BACKPRESSURE,
+	return rabbit_explain(flight->host, DISPATCH_BACKPRESSURE,
 					   "RabbitMQ refused %s (nack), exchange \"%s\", routing key \"%s\": "
 					   "a queue is full or in trouble",
 					   multiple ? "events" : "an event",
@@ -259,7 +259,7 @@ rabbit_flight_return(RabbitFlight *flight, const RabbitReturned *returned)
 	}
 	if (found)
 		return true;
-	return rabbit_lost(flight->host, DISPATCH_OUTAGE,
+	return rabbit_explain(flight->host, DISPATCH_OUTAGE,
 					   "RabbitMQ returned a message that was not in flight");
 }
 
@@ -278,10 +278,10 @@ rabbit_flight_convict(RabbitFlight *flight, const RabbitClosed *closed)
 	if (rabbit_flight_count(flight) == 0 || !rabbit_error_may_be_event(closed->code))
 	{
 		error_class = rabbit_error_class(closed->code, SCOPE_CONNECTION);
-		return rabbit_lost(flight->host, error_class, "%d %s", closed->code, closed->text);
+		return rabbit_explain(flight->host, error_class, "%d %s", closed->code, closed->text);
 	}
 	if (rabbit_flight_count(flight) > 1)
-		return rabbit_lost(flight->host, DISPATCH_CULPRIT_UNKNOWN, "%d %s",
+		return rabbit_explain(flight->host, DISPATCH_CULPRIT_UNKNOWN, "%d %s",
 						   closed->code, closed->text);
 
 	error_class = rabbit_error_class(closed->code, SCOPE_EVENT);

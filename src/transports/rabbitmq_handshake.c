@@ -128,12 +128,12 @@ answer_start(RabbitHandshake *handshake, RabbitFrame *frame, RabbitBuffer *out)
 	if (!rabbit_read_start(&frame->payload, &mechanisms))
 		return false;
 	if (!list_has(mechanisms, "PLAIN"))
-		return rabbit_lost(handshake->host, DISPATCH_CONFIGURATION,
+		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
 						   "RabbitMQ does not offer to log in by name and "
 						   "password (mechanism PLAIN)");
 	if (!rabbit_encode_start_ok(out, psprintf("dispatch: %s", handshake->host->backend),
 								handshake->username, handshake->password))
-		return rabbit_lost(handshake->host, DISPATCH_CONFIGURATION,
+		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
 						   "name and password are too long");
 	handshake->step = STEP_TUNE;
 	return true;
@@ -150,7 +150,7 @@ answer_tune(RabbitHandshake *handshake, RabbitFrame *frame, RabbitBuffer *out)
 		return false;
 	/* 0 is: without a limit */
 	if (frame_max != 0 && frame_max < FRAME_MIN)
-		return rabbit_lost(handshake->host, DISPATCH_CONFIGURATION,
+		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
 						   "RabbitMQ wants frames of at most %u bytes; "
 						   "AMQP 0-9-1 demands %d", frame_max, FRAME_MIN);
 	if (frame_max != 0)
@@ -161,7 +161,7 @@ answer_tune(RabbitHandshake *handshake, RabbitFrame *frame, RabbitBuffer *out)
 	rabbit_encode_tune_ok(out, channel_max == 0 ? CHANNEL_MAX : Min(channel_max, CHANNEL_MAX),
 						  handshake->frame_max, handshake->heartbeat);
 	if (!rabbit_encode_open(out, handshake->vhost))
-		return rabbit_lost(handshake->host, DISPATCH_CONFIGURATION,
+		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
 						   "the name of the virtual host is too long");
 	handshake->step = STEP_OPEN_OK;
 	return true;
@@ -179,7 +179,7 @@ rabbit_handshake_method(RabbitHandshake *handshake, RabbitFrame *frame,
 	int			channel = handshake->step < STEP_CHANNEL_OPEN_OK ? 0 : CHANNEL;
 
 	if (frame->method != expected[handshake->step].method || frame->channel != channel)
-		return rabbit_lost(handshake->host, DISPATCH_CONFIGURATION,
+		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
 						   "RabbitMQ did not send %s: is it RabbitMQ that "
 						   "listens there?", wanted);
 	switch (handshake->step)
@@ -207,7 +207,7 @@ rabbit_handshake_method(RabbitHandshake *handshake, RabbitFrame *frame,
 			break;
 	}
 	if (frame->payload.broken)
-		return rabbit_lost(handshake->host, DISPATCH_CONFIGURATION,
+		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
 						   "RabbitMQ sent a %s that is not well formed", wanted);
 	return true;
 }

@@ -27,7 +27,7 @@ hide_password(const RabbitConnection *conn, char *text)
 static bool
 frame_unexpected(RabbitConnection *conn, const RabbitFrame *frame)
 {
-	return rabbit_lost(conn->host, DISPATCH_OUTAGE,
+	return rabbit_explain(conn->host, DISPATCH_OUTAGE,
 					   "RabbitMQ sent an unexpected or malformed frame "
 					   "(type %d, channel %d, method %u.%u)",
 					   (int) frame->type, frame->channel,
@@ -43,11 +43,11 @@ take_connection_close(RabbitConnection *conn, RabbitFrame *frame)
 		return frame_unexpected(conn, frame);
 	hide_password(conn, closed.text);
 	if (conn->phase != PHASE_READY)
-		return rabbit_lost(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
+		return rabbit_explain(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
 						   "%d %s", closed.code, closed.text);
 	if (!rabbit_flight_convict(conn->flight, &closed))
 		return false;
-	return rabbit_lost(conn->host, DISPATCH_OUTAGE, "%d %s", closed.code, closed.text);
+	return rabbit_explain(conn->host, DISPATCH_OUTAGE, "%d %s", closed.code, closed.text);
 }
 
 static bool
@@ -59,7 +59,7 @@ take_channel_close(RabbitConnection *conn, RabbitFrame *frame)
 		return frame_unexpected(conn, frame);
 	hide_password(conn, closed.text);
 	if (conn->phase != PHASE_READY)
-		return rabbit_lost(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
+		return rabbit_explain(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
 						   "%d %s", closed.code, closed.text);
 	if (!rabbit_flight_convict(conn->flight, &closed))
 		return false;
@@ -73,15 +73,30 @@ take_channel_close(RabbitConnection *conn, RabbitFrame *frame)
 }
 
 /*
- * Blocked, RabbitMQ does not read, and the kernel must not take that for the
- * end of the connection.
+ * RabbitMQ has raised an alarm.  It does not read meanwhile, and the kernel must
+ * not take that for the end of the connection.
  */
 static bool
-set_blocked(RabbitConnection *conn, bool blocked)
+take_blocked(RabbitConnection *conn, RabbitFrame *frame)
 {
-	conn->blocked = blocked;
+	char		reason[SHORT_STRING_MAX + 1];
+
+	rabbit_copy_text(rabbit_read_short_string(&frame->payload), reason, sizeof(reason));
+	hide_password(conn, reason);
+	conn->blocked = true;
+	connect_set_patience(conn->connector, 0);
+	(void) rabbit_explain(conn->host, DISPATCH_BACKPRESSURE,
+					   "RabbitMQ blocks those who publish: %s", reason);
+	return true;
+}
+
+static bool
+take_unblocked(RabbitConnection *conn)
+{
+	conn->blocked = false;
+	conn->refused = true;		/* what waits is to be brought at once */
 	conn->progress_at = conn->now;
-	connect_set_patience(conn->connector, blocked ? 0 : conn->socket_timeout);
+	connect_set_patience(conn->connector, conn->socket_timeout);
 	return true;
 }
 
@@ -142,9 +157,9 @@ take_method(RabbitConnection *conn, RabbitFrame *frame)
 			case METHOD_CLOSE:
 				return take_connection_close(conn, frame);
 			case METHOD_BLOCKED:
-				return set_blocked(conn, true);
+				return take_blocked(conn, frame);
 			case METHOD_UNBLOCKED:
-				return set_blocked(conn, false);
+				return take_unblocked(conn);
 		}
 	}
 	else if (frame->channel == CHANNEL)
@@ -198,7 +213,7 @@ rabbit_receive(RabbitConnection *conn)
 											&frame, &error);
 
 		if (len < 0)
-			return rabbit_lost(conn->host, conn->phase == PHASE_READY ?
+			return rabbit_explain(conn->host, conn->phase == PHASE_READY ?
 							   DISPATCH_OUTAGE : DISPATCH_CONFIGURATION,
 							   "host \"%s\", port %d does not answer as RabbitMQ does: %s",
 							   connect_host(conn->connector),

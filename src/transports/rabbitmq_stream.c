@@ -64,13 +64,13 @@ rabbit_stream_wants_to_write(const RabbitStream *stream)
 static bool
 stream_lost(RabbitStream *stream, const char *text)
 {
-	return rabbit_lost(stream->host, DISPATCH_OUTAGE, "%s", text);
+	return rabbit_explain(stream->host, DISPATCH_OUTAGE, "%s", text);
 }
 
 static bool
 tls_lost(RabbitStream *stream)
 {
-	return rabbit_lost(stream->host, DISPATCH_OUTAGE, "TLS connection broke: %s",
+	return rabbit_explain(stream->host, DISPATCH_OUTAGE, "TLS connection broke: %s",
 					   rabbit_tls_error(stream->tls));
 }
 
@@ -176,7 +176,7 @@ advance_tls(RabbitStream *stream, int64 now)
 			break;
 	}
 	(void) rabbit_stream_write(stream, now);	/* tells RabbitMQ why */
-	return rabbit_lost(stream->host, DISPATCH_CONFIGURATION,
+	return rabbit_explain(stream->host, DISPATCH_CONFIGURATION,
 					   "TLS with host \"%s\", port %d failed: %s",
 					   connect_host(stream->connector), connect_port(stream->connector),
 					   rabbit_tls_error(stream->tls));

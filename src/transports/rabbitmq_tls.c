@@ -228,7 +228,7 @@ rabbit_tls_create(DispatchHost *host, const DispatchValue *options,
 	if (problem == NULL && set_up(tls, options, host_name))
 		return tls;
 	ERR_clear_error();
-	rabbit_lost(host, DISPATCH_CONFIGURATION, "could not set up TLS: %s",
+	rabbit_explain(host, DISPATCH_CONFIGURATION, "could not set up TLS: %s",
 				problem != NULL ? problem : "OpenSSL refused");
 	return NULL;
 }
