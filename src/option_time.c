@@ -18,6 +18,21 @@
 #include "attribute_syntax.h"
 #include "option_time.h"
 
+/* Makes RFC 3339 of what timestamptz is as text: "2030-01-31 23:59:59+00". */
+static char *
+as_rfc3339(const char *text)
+{
+	size_t		len = strlen(text);
+	char	   *copy = palloc(len + sizeof(":00"));
+
+	strcpy(copy, text);
+	if (len > 10 && copy[10] == ' ')
+		copy[10] = 'T';
+	if (len > 3 && (copy[len - 3] == '+' || copy[len - 3] == '-'))
+		strcpy(copy + len, ":00");
+	return copy;
+}
+
 bool
 option_time_read_moment(const char *text, int64 *ms)
 {
@@ -32,6 +47,7 @@ option_time_read_moment(const char *text, int64 *ms)
 	int			offset_minutes = 0;
 	int64		minutes;
 
+	text = as_rfc3339(text);
 	if (!syntax_is_timestamp(text))
 		return false;
 	sscanf(text, "%4d-%2d-%2d%*c%2d:%2d:%lf%n",

@@ -5,16 +5,16 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef OPTION_TIME_H
-#define OPTION_TIME_H
+#ifndef DISPATCH_OPTION_TIME_H
+#define DISPATCH_OPTION_TIME_H
 
 /*
- * A point in time, as RFC 3339 and to_jsonb() write it, in milliseconds since
- * 1970.  False if the text is none.
+ * A point in time, as RFC 3339 and a cast of timestamptz to text write it, in
+ * milliseconds since 1970.  False if the text is none.
  */
 extern bool option_time_read_moment(const char *text, int64 *ms);
 
 /* A number of seconds, or an interval.  False if the text is neither. */
 extern bool option_time_read_span(const char *text, double *seconds);
 
-#endif							/* OPTION_TIME_H */
+#endif							/* DISPATCH_OPTION_TIME_H */

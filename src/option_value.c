@@ -13,6 +13,7 @@
 
 #include <math.h>
 
+#include "common/base64.h"
 #include "common/shortest_dec.h"
 #include "utils/builtins.h"
 
@@ -323,28 +324,77 @@ check_name(const DispatchOption *option, const JsonbValue *json, int depth)
 	return NULL;
 }
 
+/*
+ * What stands for a value that JSON has no type for must be well formed, and
+ * the only member of its object.
+ */
+static const char *
+check_special(const JsonbValue *name, const JsonbValue *value, int nmembers)
+{
+	char	   *text = json_scalar_text(name);
+	bool		is_binary = strcmp(text, "$binary") == 0;
+	const char *problem = NULL;
+
+	if (!is_binary && strcmp(text, "$timestamp") != 0)
+		return NULL;
+	if (nmembers != 1)
+		return psprintf("\"%s\" must be the only member of its object.", text);
+	if (value->type == jbvString && is_binary)
+	{
+		int			size = pg_b64_dec_len(value->val.string.len) + 1;
+
+		if (pg_b64_decode(value->val.string.val, value->val.string.len,
+						  (void *) palloc(size), size) >= 0)
+			return NULL;
+	}
+	if (value->type == jbvNumeric && !is_binary)
+	{
+		DispatchOption seconds = {.min = 0, .max = (double) (INT64CONST(1) << 53)};
+		DispatchValue ignored;
+
+		problem = read_integer(&seconds, json_scalar_text(value), &ignored);
+		if (problem == NULL)
+			return NULL;
+	}
+	return is_binary ? "\"$binary\" must be a string of base64." :
+		"\"$timestamp\" must be whole seconds since 1970.";
+}
+
 /* Whether an object of any shape is one that transports can be asked to take. */
 static const char *
 check_shape(const DispatchOption *option, JsonbContainer *object)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(object);
 	JsonbIteratorToken token;
+	JsonbIteratorToken last = WJB_DONE;
 	JsonbValue	json;
-	const char *problem;
+	JsonbValue	name;
+	int			nmembers[DISPATCH_OBJECT_DEPTH + 1];
 	int			depth = 0;
+	const char *problem = NULL;
 
-	while ((token = JsonbIteratorNext(&iterator, &json, false)) != WJB_DONE)
+	for (; problem == NULL; last = token)
 	{
+		token = JsonbIteratorNext(&iterator, &json, false);
+		if (token == WJB_DONE)
+			break;
+		if (last == WJB_KEY && depth > 1)
+			problem = check_special(&name, &json, nmembers[depth]);
 		if (token == WJB_BEGIN_OBJECT || token == WJB_BEGIN_ARRAY)
-			depth++;
+		{
+			if (++depth > DISPATCH_OBJECT_DEPTH)
+				return psprintf("It is nested more than %d deep.", DISPATCH_OBJECT_DEPTH);
+			nmembers[depth] = token == WJB_BEGIN_OBJECT ? json.val.object.nPairs : 0;
+		}
 		else if (token == WJB_END_OBJECT || token == WJB_END_ARRAY)
 			depth--;
-		else if (token == WJB_KEY && (problem = check_name(option, &json, depth)) != NULL)
-			return problem;
-		if (depth > DISPATCH_OBJECT_DEPTH)
-			return psprintf("It is nested more than %d deep.", DISPATCH_OBJECT_DEPTH);
+		else if (token == WJB_KEY)
+		{
+			name = json;
+			problem = check_name(option, &json, depth);
+		}
 	}
-	return NULL;
+	return problem;
 }
 
 static const char *

@@ -61,7 +61,11 @@ typedef enum DispatchOptionType
 	DISPATCH_TIME				/* seconds, an interval, or a point in time */
 } DispatchOptionType;
 
-/* Bounds of a DISPATCH_OBJECT: levels, itself included; bytes of a name. */
+/*
+ * Bounds of a DISPATCH_OBJECT: levels, itself included; bytes of a name.  Below
+ * its top, {"$timestamp": seconds since 1970} and {"$binary": "base64"} stand
+ * for values that JSON has no type for.
+ */
 #define DISPATCH_OBJECT_DEPTH	32
 #define DISPATCH_OBJECT_NAME	255
 

@@ -178,6 +178,13 @@ value_of(const RabbitValue *value)
 			result.value.boolean = value->boolean;
 			break;
 		case VALUE_INTEGER:
+			/* clients read this kind right that take the other for unsigned */
+			if (value->integer >= PG_INT32_MIN && value->integer <= PG_INT32_MAX)
+			{
+				result.kind = AMQP_FIELD_KIND_I32;
+				result.value.i32 = (int32) value->integer;
+				break;
+			}
 			result.kind = AMQP_FIELD_KIND_I64;
 			result.value.i64 = value->integer;
 			break;

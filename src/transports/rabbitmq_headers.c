@@ -4,7 +4,7 @@
  *	  From the JSON of the option "headers" to the values of a header table.
  *
  * A value takes the type that JSON gives it: a number without fraction or
- * exponent that fits is a 64-bit integer, any other number a double.  For what
+ * exponent that fits is an integer, of 32 bits or else 64, any other a double.  For what
  * JSON has no type, there are two objects of a single member:
  * {"$timestamp": seconds since 1970} and {"$binary": "base64"}.
  *

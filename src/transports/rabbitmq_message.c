@@ -85,7 +85,7 @@ timestamp_of(const DispatchMessage *message)
 
 	if (!value->is_set)
 		return message->timestamp_ms / 1000;
-	return value->boolean ? value->integer / 1000 : (int64) value->number;
+	return Max(value->boolean ? value->integer / 1000 : (int64) value->number, 0);
 }
 
 /*
