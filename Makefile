@@ -82,9 +82,10 @@ ifeq (,$(wildcard $(PGXS)))
 $(error $(PG_CONFIG) finds no PGXS: install postgresql-server-dev-<version> or set PG_CONFIG)
 endif
 
-$(eval $(call transport,redis,hiredis,src/transports/resolve.o))
-$(eval $(call transport,rabbitmq,librabbitmq openssl,\
-	src/transports/connect.o src/transports/resolve.o))
+sockets = src/transports/connect.o src/transports/resolve.o
+
+$(eval $(call transport,redis,hiredis,$(sockets)))
+$(eval $(call transport,rabbitmq,librabbitmq openssl,$(sockets)))
 
 # Bitcode is for inlining into queries: nothing here gains from it.
 override with_llvm = no

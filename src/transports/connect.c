@@ -23,20 +23,13 @@
 #include "connect.h"
 #include "resolve.h"
 
-#define MAX_HOSTS 32
 #define MAX_HOST_NAME 255
-
-typedef struct ConnectHost
-{
-	char	   *name;
-	int			port;
-} ConnectHost;
 
 struct Connector
 {
 	MemoryContext context;
 	MemoryContextCallback callback; /* closes the socket */
-	ConnectHost hosts[MAX_HOSTS];
+	ConnectHost hosts[CONNECT_MAX_HOSTS];
 	int			nhosts;
 	int			current;		/* index in hosts[] */
 	int			nleft;			/* hosts to be tried, this one included */
@@ -103,10 +96,9 @@ split_port(char *name, int *port)
 	return true;
 }
 
-/* Fills in hosts[MAX_HOSTS]; returns how many, or 0 with *problem set. */
-static int
-parse_hosts(const char *list, int default_port, ConnectHost *hosts,
-			const char **problem)
+int
+connect_parse_hosts(const char *list, int default_port, ConnectHost *hosts,
+					const char **problem)
 {
 	int			count = 0;
 
@@ -120,7 +112,7 @@ parse_hosts(const char *list, int default_port, ConnectHost *hosts,
 		name = pnstrdup(at, len);
 		for (size_t i = strlen(name); i > 0 && name[i - 1] == ' '; i--)
 			name[i - 1] = '\0';
-		if (count == MAX_HOSTS)
+		if (count == CONNECT_MAX_HOSTS)
 		{
 			*problem = "It names more than 32 hosts.";
 			return 0;
@@ -143,15 +135,6 @@ parse_hosts(const char *list, int default_port, ConnectHost *hosts,
 		if (*at++ == '\0')
 			return count;
 	}
-}
-
-const char *
-connect_check_hosts(const char *list)
-{
-	ConnectHost hosts[MAX_HOSTS];
-	const char *problem = NULL;
-
-	return parse_hosts(list, 1, hosts, &problem) > 0 ? NULL : problem;
 }
 
 /* ------------------------------------------------------------------------
@@ -219,12 +202,11 @@ connect_set_patience(Connector *connector, int64 ms)
  */
 
 Connector *
-connect_start(MemoryContext context, const char *hosts, int default_port,
+connect_start(MemoryContext context, const ConnectHost *hosts, int nhosts,
 			  unsigned int first, int64 deadline)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	Connector  *connector = palloc0(sizeof(Connector));
-	const char *problem = NULL;
 
 	connector->context = context;
 	connector->fd = -1;
@@ -232,14 +214,10 @@ connect_start(MemoryContext context, const char *hosts, int default_port,
 	connector->callback.func = socket_close;
 	connector->callback.arg = connector;
 	MemoryContextRegisterResetCallback(context, &connector->callback);
-	connector->nhosts = parse_hosts(hosts, default_port, connector->hosts, &problem);
-	if (connector->nhosts == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid list of hosts"),
-				 errdetail_internal("%s", problem)));
-	connector->nleft = connector->nhosts;
-	connector->current = first % connector->nhosts;
+	for (int i = 0; i < nhosts; i++)
+		connector->hosts[i] = (ConnectHost) {pstrdup(hosts[i].name), hosts[i].port};
+	connector->nhosts = connector->nleft = nhosts;
+	connector->current = first % nhosts;
 	MemoryContextSwitchTo(old_context);
 	return connector;
 }
@@ -325,26 +303,33 @@ ConnectState
 connect_poll(Connector *connector, int64 now, DispatchWait *wait,
 			 const char **error)
 {
-	for (;;)
+	MemoryContext old_context = MemoryContextSwitchTo(connector->context);
+	ConnectState state = CONNECT_PENDING;
+
+	while (state == CONNECT_PENDING)
 	{
 		*error = NULL;
 		if ((connector->address != NULL || resolve_host(connector, now, error)) &&
 			connect_addresses(connector, now, error))
-			return CONNECT_DONE;
-		if (*error == NULL)
+			state = CONNECT_DONE;
+		else if (*error == NULL)
 			break;
-		if (--connector->nleft == 0)
-			return CONNECT_FAILED;
-		connector->current = (connector->current + 1) % connector->nhosts;
-		connector->resolver = NULL;
-		connector->address = NULL;
+		else if (--connector->nleft == 0)
+			state = CONNECT_FAILED;
+		else
+		{
+			connector->current = (connector->current + 1) % connector->nhosts;
+			connector->resolver = NULL;
+			connector->address = NULL;
+		}
 	}
+	MemoryContextSwitchTo(old_context);
 
 	wait->fd = connector->fd;
 	wait->events = connector->fd < 0 ? 0 : WL_SOCKET_WRITEABLE;
 	wait->timeout_ms = connector->fd < 0 ?
 		RESOLVE_POLL_MS : Max(connector->address_deadline - now, 0);
-	return CONNECT_PENDING;
+	return state;
 }
 
 int

@@ -17,6 +17,14 @@ typedef enum ConnectState
 	CONNECT_FAILED
 } ConnectState;
 
+#define CONNECT_MAX_HOSTS 32
+
+typedef struct ConnectHost
+{
+	const char *name;
+	int			port;
+} ConnectHost;
+
 typedef struct Connector Connector;
 
 /* Monotonic, in milliseconds. */
@@ -24,10 +32,12 @@ extern int64 clock_ms(void);
 extern int64 seconds_to_ms(double seconds);
 
 /*
- * What is wrong with a list of hosts, "name[:port], ..." with numeric IPv6
- * addresses in brackets, as a full sentence; NULL if nothing is.
+ * Takes a list of hosts apart, "name[:port], ..." with numeric IPv6 addresses
+ * in brackets, into hosts[CONNECT_MAX_HOSTS].  Returns how many there are, or
+ * 0 with *problem set to a full sentence.
  */
-extern const char *connect_check_hosts(const char *hosts);
+extern int	connect_parse_hosts(const char *list, int default_port,
+								ConnectHost *hosts, const char **problem);
 
 /*
  * Starts to connect.  The hosts are tried in turn, from the "first" one on
@@ -35,9 +45,8 @@ extern const char *connect_check_hosts(const char *hosts);
  * "deadline" (of clock_ms()).  The connector and its socket live as long as
  * the memory context.
  */
-extern Connector *connect_start(MemoryContext context, const char *hosts,
-								int default_port, unsigned int first,
-								int64 deadline);
+extern Connector *connect_start(MemoryContext context, const ConnectHost *hosts,
+								int nhosts, unsigned int first, int64 deadline);
 
 /*
  * Never waits; to be called until it is not CONNECT_PENDING, which fills in

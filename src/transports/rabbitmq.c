@@ -96,9 +96,11 @@ static const DispatchOption rabbitmq_options[] = {
 static const char *
 rabbitmq_check(const DispatchValue *options)
 {
-	const char *problem = connect_check_hosts(options[OPTION_HOST].text);
+	ConnectHost hosts[CONNECT_MAX_HOSTS];
+	const char *problem = NULL;
 
-	if (problem != NULL)
+	if (connect_parse_hosts(options[OPTION_HOST].text, options[OPTION_PORT].integer,
+							hosts, &problem) == 0)
 		return psprintf("The value of option \"host\" is not valid: %s", problem);
 	return rabbit_tls_check(options);
 }

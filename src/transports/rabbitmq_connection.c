@@ -55,7 +55,17 @@ rabbit_connection_create(DispatchHost *host, const DispatchValue *options)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(host->context);
 	RabbitConnection *conn = palloc0(sizeof(RabbitConnection));
+	ConnectHost hosts[CONNECT_MAX_HOSTS];
+	const char *problem = NULL;
+	int			nhosts = connect_parse_hosts(options[OPTION_HOST].text,
+											 options[OPTION_PORT].integer,
+											 hosts, &problem);
 
+	if (nhosts == 0)			/* of no backend that was checked */
+	{
+		rabbit_explain(host, DISPATCH_CONFIGURATION, "option \"host\": %s", problem);
+		return NULL;
+	}
 	conn->host = host;
 	conn->options = options;
 	conn->scratch = AllocSetContextCreate(host->context, "dispatch rabbitmq scratch",
@@ -65,8 +75,7 @@ rabbit_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn->deadline = clock_ms() + conn->connect_timeout;
 	conn->handshake = rabbit_handshake_create(host, options);
 	conn->flight = rabbit_flight_create(host);
-	conn->connector = connect_start(host->context, options[OPTION_HOST].text,
-									options[OPTION_PORT].integer, failed_logins,
+	conn->connector = connect_start(host->context, hosts, nhosts, failed_logins,
 									conn->deadline);
 	conn->stream = rabbit_stream_create(host, conn->connector);
 	MemoryContextSwitchTo(old_context);

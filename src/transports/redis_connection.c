@@ -3,27 +3,22 @@
  * redis_connection.c
  *	  A connection to Redis, from the host name to the last reply.
  *
- * It goes through phases: the host name is resolved, the addresses are tried
- * in turn, we log in, and then it carries chunks of messages (see redis.h), one
- * at a time.  Nothing here waits; pump() does what can be done at once and
- * returns.  After an error or a timeout nothing is sent or credited any more:
- * a late reply would be taken for that to another message.
+ * It goes through phases: the host is reached, we log in, and then it carries
+ * chunks of messages (see redis.h), one at a time.  Nothing here waits; pump()
+ * does what can be done at once and returns.  After an error or a timeout
+ * nothing is sent or credited any more: a late reply would be taken for that to
+ * another message.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "storage/fd.h"
 #include "storage/latch.h"
 
+#include "connect.h"
 #include "redis.h"
-#include "resolve.h"
 
 #define INPUT_BYTES (16 * 1024)
 
@@ -35,7 +30,6 @@
 
 typedef enum RedisPhase
 {
-	PHASE_RESOLVING,
 	PHASE_CONNECTING,
 	PHASE_HANDSHAKE,
 	PHASE_READY
@@ -44,22 +38,15 @@ typedef enum RedisPhase
 struct RedisConnection
 {
 	DispatchHost *host;
-	MemoryContextCallback callback; /* closes the socket */
 	RedisPhase	phase;
 
-	char	   *host_name;
-	int			port;
+	Connector  *connector;		/* has the socket */
+	int			fd;				/* its; -1: not connected yet */
 	int64		socket_timeout; /* milliseconds, as are all of these: */
 	int64		now;			/* when pump() was called */
 	int64		connect_deadline;	/* for everything before PHASE_READY */
-	int64		address_deadline;	/* for this address */
 	int64		progress_at;	/* when a byte came or went last */
 
-	Resolver   *resolver;
-	const struct addrinfo *address; /* this one; NULL after the last */
-	int			naddresses;		/* yet to be tried, this one included */
-	int			connect_errno;	/* of the last address that failed */
-	int			fd;				/* -1: none */
 	int			low_water;		/* SO_RCVLOWAT; 0: not set yet */
 
 	RedisHandshake *handshake;
@@ -77,34 +64,6 @@ struct RedisConnection
  * ------------------------------------------------------------------------
  */
 
-static int64
-clock_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Also called when the memory context of the connection goes. */
-static void
-socket_close(void *connection)
-{
-	RedisConnection *conn = connection;
-
-	if (conn->fd < 0)
-		return;
-	close(conn->fd);
-	conn->fd = -1;
-	ReleaseExternalFD();
-}
-
-static int64
-seconds_to_ms(double seconds)
-{
-	return (int64) (seconds * 1000 + 0.5);
-}
-
 /*
  * Starts to connect.  All of the connection lives in the host's context.
  */
@@ -113,18 +72,13 @@ redis_connection_create(DispatchHost *host, const DispatchValue *options)
 {
 	RedisConnection *conn;
 	MemoryContext old_context;
+	ConnectHost server = {options[OPTION_HOST].text, options[OPTION_PORT].integer};
 	bool		pubsub = strcmp(options[OPTION_MODE].text, "pubsub") == 0;
 
 	old_context = MemoryContextSwitchTo(host->context);
 	conn = palloc0(sizeof(RedisConnection));
 	conn->host = host;
 	conn->fd = -1;
-	conn->callback.func = socket_close;
-	conn->callback.arg = conn;
-	MemoryContextRegisterResetCallback(host->context, &conn->callback);
-
-	conn->host_name = pstrdup(options[OPTION_HOST].text);
-	conn->port = options[OPTION_PORT].integer;
 	conn->socket_timeout = seconds_to_ms(options[OPTION_SOCKET_TIMEOUT].number);
 	conn->connect_deadline = clock_ms() +
 		seconds_to_ms(options[OPTION_CONNECT_TIMEOUT].number);
@@ -133,121 +87,37 @@ redis_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn->next = redis_chunk_create(host->context, pubsub);
 	conn->reader = redis_reader_create(host->context);
 	conn->input = palloc(INPUT_BYTES);
-	conn->phase = PHASE_RESOLVING;
-	conn->resolver = resolve_start(host->context, conn->host_name, conn->port);
+	conn->phase = PHASE_CONNECTING;
+	conn->connector = connect_start(host->context, &server, 1, 0, conn->connect_deadline);
 	MemoryContextSwitchTo(old_context);
 	return conn;
 }
 
+/*
+ * Goes on connecting.  Once connected, notice a Redis that vanished while it
+ * had something to acknowledge; our own timeouts do not depend on that.
+ */
 static bool
-connection_resolve(RedisConnection *conn)
+connection_connect(RedisConnection *conn, DispatchWait *wait)
 {
 	const char *error;
 
-	switch (resolve_poll(conn->resolver, &conn->address, &error))
+	switch (connect_poll(conn->connector, conn->now, wait, &error))
 	{
-		case RESOLVE_DONE:
-			for (const struct addrinfo *a = conn->address; a; a = a->ai_next)
-				conn->naddresses++;
-			conn->phase = PHASE_CONNECTING;
+		case CONNECT_PENDING:
 			return true;
-		case RESOLVE_FAILED:
-			return redis_lost(conn->host, DISPATCH_OUTAGE,
-							  "could not resolve host name \"%s\": %s",
-							  conn->host_name, error);
-		case RESOLVE_PENDING:
+		case CONNECT_FAILED:
+			return redis_lost(conn->host, DISPATCH_OUTAGE, "%s", error);
+		case CONNECT_DONE:
 			break;
 	}
-	if (conn->now < conn->connect_deadline)
-		return true;
-	return redis_lost(conn->host, DISPATCH_OUTAGE,
-					  "could not resolve host name \"%s\": timeout expired",
-					  conn->host_name);
-}
-
-static void
-socket_set(RedisConnection *conn, int level, int option, int value)
-{
-	(void) setsockopt(conn->fd, level, option, &value, sizeof(value));
-}
-
-/*
- * Opens a socket for the address.  False, with errno set, if that fails.
- */
-static bool
-socket_open(RedisConnection *conn)
-{
-	if (!AcquireExternalFD())
-		return false;
-	conn->fd = socket(conn->address->ai_family,
-					  SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (conn->fd < 0)
-	{
-		int			save_errno = errno;
-
-		ReleaseExternalFD();
-		errno = save_errno;
-		return false;
-	}
-
-	/*
-	 * Notice a host that vanished: when it no longer acknowledges what we
-	 * sent (milliseconds), and when there is nothing to send (seconds).  Our
-	 * own timeouts do not depend on these, so failures are ignored.  The first
-	 * holds for connecting, too, which has a timeout of its own.
-	 */
-	socket_set(conn, IPPROTO_TCP, TCP_USER_TIMEOUT,
-			   Max(conn->socket_timeout, conn->connect_deadline - conn->now));
-	socket_set(conn, SOL_SOCKET, SO_KEEPALIVE, 1);
-	socket_set(conn, IPPROTO_TCP, TCP_KEEPIDLE, 30);
-	socket_set(conn, IPPROTO_TCP, TCP_KEEPINTVL, 10);
-	socket_set(conn, IPPROTO_TCP, TCP_KEEPCNT, 3);
-	socket_set(conn, IPPROTO_TCP, TCP_NODELAY, 1);
+	conn->fd = connect_socket(conn->connector);
+	connect_set_patience(conn->connector,
+						 Max(conn->socket_timeout, conn->connect_deadline - conn->now));
+	conn->phase = PHASE_HANDSHAKE;
+	conn->output = conn->handshake->output.data;
+	conn->unsent = conn->handshake->output.len;
 	return true;
-}
-
-/*
- * Goes on connecting: an address that does not answer gets its share of the
- * time that is left, so that the next ones have a chance.
- */
-static bool
-connection_connect(RedisConnection *conn)
-{
-	for (; conn->address != NULL; conn->address = conn->address->ai_next)
-	{
-		if (conn->fd < 0 && socket_open(conn))
-		{
-			int64		left = Max(conn->connect_deadline - conn->now, 0);
-
-			conn->address_deadline = conn->now + left / conn->naddresses;
-		}
-		if (conn->fd >= 0)
-		{
-			/* called again, connect() says what became of the first call */
-			if (connect(conn->fd, conn->address->ai_addr,
-						conn->address->ai_addrlen) == 0 || errno == EISCONN)
-			{
-				conn->phase = PHASE_HANDSHAKE;
-				conn->output = conn->handshake->output.data;
-				conn->unsent = conn->handshake->output.len;
-				return true;
-			}
-			if (errno == EINPROGRESS || errno == EALREADY || errno == EINTR)
-			{
-				if (conn->now < conn->address_deadline)
-					return true;
-				errno = ETIMEDOUT;
-			}
-		}
-		conn->connect_errno = errno;
-		socket_close(conn);
-		conn->naddresses--;
-	}
-
-	errno = conn->connect_errno;
-	return redis_lost(conn->host, DISPATCH_OUTAGE,
-					  "could not connect to host \"%s\", port %d: %m",
-					  conn->host_name, conn->port);
 }
 
 /* ------------------------------------------------------------------------
@@ -361,7 +231,7 @@ connection_read(RedisConnection *conn, size_t len)
 	return redis_lost(conn->host, conn->phase == PHASE_READY ?
 					  DISPATCH_OUTAGE : DISPATCH_CONFIGURATION,
 					  "host \"%s\", port %d does not answer as Redis does: %s",
-					  conn->host_name, conn->port,
+					  connect_host(conn->connector), connect_port(conn->connector),
 					  redis_reader_error(conn->reader));
 }
 
@@ -379,7 +249,7 @@ connection_set_low_water(RedisConnection *conn)
 	int			bytes = redis_chunk_least_reply(conn->flight);
 
 	if (conn->low_water != bytes)
-		socket_set(conn, SOL_SOCKET, SO_RCVLOWAT, bytes);
+		(void) setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
 	conn->low_water = bytes;
 }
 
@@ -435,13 +305,7 @@ connection_wait(RedisConnection *conn, DispatchWait *wait)
 	wait->events = WL_SOCKET_READABLE;
 	switch (conn->phase)
 	{
-		case PHASE_RESOLVING:
-			wait->events = 0;
-			deadline = Min(conn->now + RESOLVE_POLL_MS, conn->connect_deadline);
-			break;
 		case PHASE_CONNECTING:
-			wait->events = WL_SOCKET_WRITEABLE;
-			deadline = conn->address_deadline;
 			break;
 		case PHASE_HANDSHAKE:
 			deadline = conn->connect_deadline;
@@ -449,7 +313,7 @@ connection_wait(RedisConnection *conn, DispatchWait *wait)
 				return redis_lost(conn->host, DISPATCH_OUTAGE,
 								  "no reply to the login from host \"%s\", "
 								  "port %d: timeout expired",
-								  conn->host_name, conn->port);
+								  connect_host(conn->connector), connect_port(conn->connector));
 			break;
 		case PHASE_READY:
 			if (conn->flight->count == 0)
@@ -488,13 +352,11 @@ redis_connection_pump(void *connection, DispatchWait *wait)
 	RedisConnection *conn = connection;
 
 	conn->now = clock_ms();
-	if (conn->phase == PHASE_RESOLVING && !connection_resolve(conn))
+	if (conn->phase == PHASE_CONNECTING && !connection_connect(conn, wait))
 		return DISPATCH_LOST;
-	if (conn->phase == PHASE_CONNECTING && !connection_connect(conn))
-		return DISPATCH_LOST;
-	if (conn->phase >= PHASE_HANDSHAKE && !connection_exchange(conn))
-		return DISPATCH_LOST;
-	if (!connection_wait(conn, wait))
+	if (conn->phase == PHASE_CONNECTING)
+		return DISPATCH_CONNECTING; /* connect_poll() has said what for */
+	if (!connection_exchange(conn) || !connection_wait(conn, wait))
 		return DISPATCH_LOST;
 	return conn->phase == PHASE_READY ? DISPATCH_READY : DISPATCH_CONNECTING;
 }
