@@ -5,7 +5,8 @@
 #   make check		set up all that is missing and run every test
 #   make check-faults	the same for all the faults of test/faults, some of
 #			which make check tries (10 minutes)
-#   make demo		set up all that is missing and show events on their way
+#   make demo		set up all that is missing and show events on their way;
+#			DEMO=rabbitmq shows them in RabbitMQ instead of Redis
 #   make layout		check the layout of the sources
 #
 # Set PG_CONFIG for a server other than the one in PATH, WERROR=1 to make

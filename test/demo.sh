@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 #
-# demo.sh: shows events on their way from publish() to Redis and to LISTEN, on
-# a throw-away server; started by test/run.sh.
+# demo.sh: shows events on their way from publish() to a broker and to LISTEN,
+# on a throw-away server; started by test/run.sh.
 #
-# Prints the SQL that it runs and what the brokers then hold.
+# Prints the SQL that it runs and what the broker then holds.  The broker is
+# Redis, or what DEMO names: test/demo_<broker>.sh has what is special about it,
+# the functions broker_start, which sets transport and options, broker_show and
+# broker_count.
 
 set -euo pipefail
 
 . test/lib.sh
+. "test/demo_${DEMO:-redis}.sh"
 
 events=200						# for the latency
 export PGHOST=$WORK/tmp PGDATABASE=postgres PGUSER=demo PAGER=
@@ -38,26 +42,6 @@ start_postgres()
 		{ cat "$WORK/server.log"; return 1; }
 }
 
-# On a port that nothing listens on; sets redis_port.
-start_redis()
-{
-	local try
-
-	mkdir -p "$WORK/redis"
-	for redis_port in $(shuf -i 20000-29999 -n 20); do
-		redis-server --port "$redis_port" --bind 127.0.0.1 --dir "$WORK/redis" \
-			--save '' --daemonize no >"$WORK/redis/log" 2>&1 &
-		for try in {1..50}; do
-			kill -0 $! 2>/dev/null || break
-			[ "$(redis-cli -p "$redis_port" INFO server 2>/dev/null |
-				sed -n 's/^process_id:\([0-9]*\).*/\1/p')" != $! ] || return 0
-			sleep 0.1
-		done
-	done
-	cat "$WORK/redis/log"
-	return 1
-}
-
 # One transaction an event, at a pace that leaves each alone.
 publish_singly()
 {
@@ -72,15 +56,7 @@ publish_singly()
 echo "Building dispatch for $("$pg_config" --version) ..."
 install_server
 start_postgres
-if command -v redis-server >/dev/null; then
-	start_redis
-	transport=redis
-	options="{\"port\": $redis_port}"
-else
-	echo 'There is no Redis to be had here: both backends are of LISTEN/NOTIFY.'
-	transport=notify
-	options='{}'
-fi
+broker_start
 
 title 'Set up: the extension, a backend each for the broker and for LISTEN'
 run_sql --tuples-only <<SQL | grep -v '^ *$'
@@ -107,10 +83,7 @@ ROLLBACK;
 SELECT dispatch.flush();
 SQL
 
-if [ $transport = redis ]; then
-	title "What Redis has: redis-cli XRANGE events - +"
-	redis-cli -p "$redis_port" XRANGE events - + | cat
-fi
+broker_show
 
 title 'What LISTEN sees'
 run_sql <<'SQL'
@@ -133,8 +106,6 @@ SELECT name, transport, latency_p50, latency_p95, latency_p99 FROM dispatch.back
 SQL
 
 # Nothing above fails when an event is missing.
-if [ $transport = redis ]; then
-	length=$(redis-cli -p "$redis_port" XLEN events)
-	[ "$length" -eq $((events + 1)) ] ||
-		{ echo "Redis has $length events, not $((events + 1))" >&2; exit 1; }
-fi
+count=$(broker_count)
+[ "${count:-$((events + 1))}" -eq $((events + 1)) ] ||
+	{ echo "the broker has $count events, not $((events + 1))" >&2; exit 1; }

@@ -86,18 +86,36 @@ install_lacking()
 		--no-install-recommends -o Dpkg::Use-Pty=0 "${packages[@]}" >/dev/null
 }
 
-case ${DEMO:-redis} in
-	redis) ;;
-	*) echo "DEMO=$DEMO: there is no such demo; there is redis" >&2; exit 2 ;;
-esac
+# Nothing of it is run for this look: it would leave a process behind.
+has_rabbitmq()
+{
+	[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]
+}
+
+need_rabbitmq()
+{
+	need rabbitmq-server has_rabbitmq
+	need python3-pika /usr/bin/python3 -c 'import pika'
+}
+
+demo=${DEMO:-redis}
+[ -e "test/demo_$demo.sh" ] || {
+	echo "DEMO=$demo: there is no such demo; there are redis and rabbitmq" >&2
+	exit 2
+}
 
 need gcc command -v gcc
 need libc6-dev has_libc_headers
 need pkg-config command -v pkg-config
 has_server >/dev/null 2>&1 || lacking+=(postgresql-VERSION postgresql-server-dev-VERSION)
 need libhiredis-dev pkg-config --exists hiredis
+need librabbitmq-dev pkg-config --exists librabbitmq
+need libssl-dev pkg-config --exists openssl
 need redis-server command -v redis-server
 need redis-tools command -v redis-cli
+if [ "$what" != demo ] || [ "$demo" = rabbitmq ]; then
+	need_rabbitmq
+fi
 if [ "$what" != demo ]; then
 	need perl perl -MTest::More -MTAP::Harness -e 1
 	need libipc-run-perl perl -MIPC::Run -e 1
