@@ -24,8 +24,7 @@
  * deep as they go, which is for the broker to choose, and we need no table.
  *
  * Messages go out one after the other on one channel in confirm mode, many of
- * them in flight.  A refusal (nack) loses the connection, so that the core
- * sends everything from there on again.
+ * them in flight.
  *
  *-------------------------------------------------------------------------
  */
@@ -286,9 +285,8 @@ extern int	rabbit_flight_count(const RabbitFlight *flight);
 extern bool rabbit_flight_may_add(RabbitFlight *flight, const char *exchange);
 extern void rabbit_flight_add(RabbitFlight *flight, DispatchMessage *message,
 							  uint64 end_of_message);
-extern bool rabbit_flight_ack(RabbitFlight *flight, uint64 tag, bool multiple,
-							  uint64 written);
-extern bool rabbit_flight_nack(RabbitFlight *flight, uint64 tag, bool multiple);
+extern bool rabbit_flight_answer(RabbitFlight *flight, bool confirmed,
+								 uint64 tag, bool multiple, uint64 written);
 extern bool rabbit_flight_return(RabbitFlight *flight,
 								 const RabbitReturned *returned);
 extern bool rabbit_flight_convict(RabbitFlight *flight,
@@ -408,7 +406,7 @@ typedef struct RabbitConnection
 
 	uint64		end_of_messages;	/* bytes of output up to there */
 	bool		blocked;		/* RabbitMQ takes no messages */
-	bool		refused;		/* send() took none since the last pump() */
+	bool		refused;		/* send() had no room for a message */
 	RabbitContent content;
 	RabbitReturned returned;	/* while its content comes in */
 } RabbitConnection;

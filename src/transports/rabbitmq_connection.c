@@ -238,12 +238,10 @@ rabbit_connection_send(void *connection, DispatchMessage *message)
 	RabbitPublish publish;
 	const char *problem;
 
-	if (!has_room(conn) ||
+	conn->refused = !has_room(conn);
+	if (conn->refused ||
 		!rabbit_flight_may_add(conn->flight, message->options[OPTION_EXCHANGE].text))
-	{
-		conn->refused = true;
 		return false;
-	}
 
 	conn->is_sound = false;
 	old_context = MemoryContextSwitchTo(conn->scratch);

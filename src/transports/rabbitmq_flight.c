@@ -8,6 +8,13 @@
  * that was not sent, or was confirmed before, means that we and RabbitMQ no
  * longer speak of the same messages: then nothing is credited any more.
  *
+ * RabbitMQ refuses a message (nack) when a queue is full or in trouble.  It says
+ * so at once, but confirms what it took before only when that is on disk.  So no
+ * more messages are taken then, and when all in flight have their answer the
+ * connection is lost, so that the core sends the refused ones again, in order
+ * and later.  Losing it at once would send again what was about to be
+ * confirmed, and that at every attempt.
+ *
  * A message that reaches no queue is confirmed, too; but before that RabbitMQ
  * sends it back, with its exchange, routing key and message id, by which it is
  * known.  Who sets the option message_id may have several of one id, exchange
@@ -36,6 +43,7 @@ typedef struct FlightEntry
 {
 	DispatchMessage *message;	/* NULL: it had its outcome */
 	uint64		end_of_message; /* bytes of output up to its end */
+	bool		refused;		/* stays without an outcome */
 	bool		returned;
 	int			return_code;
 } FlightEntry;
@@ -45,6 +53,9 @@ struct RabbitFlight
 	DispatchHost *host;
 	uint64		first;			/* tag of the oldest without outcome */
 	uint64		next;			/* tag of the next to be added */
+	int			nopen;			/* neither confirmed nor refused */
+	int			nrefused;
+	DispatchMessage *refused;	/* one of them */
 	bool		has_suspect;	/* the only one in flight is */
 	int			nsuspects;		/* ever noted; the last MAX_SUSPECTS count */
 	char		suspects[MAX_SUSPECTS][SHORT_STRING_MAX + 1];
@@ -67,14 +78,15 @@ void
 rabbit_flight_restart(RabbitFlight *flight)
 {
 	flight->first = flight->next = 1;
+	flight->nopen = 0;
 	flight->has_suspect = false;
 }
 
-/* From the oldest without an outcome to the newest. */
+/* How many messages RabbitMQ has not answered yet. */
 int
 rabbit_flight_count(const RabbitFlight *flight)
 {
-	return (int) (flight->next - flight->first);
+	return flight->nopen;
 }
 
 static FlightEntry *
@@ -124,11 +136,11 @@ clear_suspect(RabbitFlight *flight, const char *exchange)
 bool
 rabbit_flight_may_add(RabbitFlight *flight, const char *exchange)
 {
-	int			count = rabbit_flight_count(flight);
-
-	if (count == 0)
+	if (flight->nrefused > 0)
+		return false;
+	if (flight->nopen == 0)
 		return true;
-	return count < FLIGHT_SIZE && !flight->has_suspect &&
+	return flight->next - flight->first < FLIGHT_SIZE && !flight->has_suspect &&
 		(flight->nsuspects == 0 || find_suspect(flight, exchange) < 0);
 }
 
@@ -145,6 +157,7 @@ rabbit_flight_add(RabbitFlight *flight, DispatchMessage *message,
 	memset(entry, 0, sizeof(*entry));
 	entry->message = message;
 	entry->end_of_message = end_of_message;
+	flight->nopen++;
 }
 
 /* ------------------------------------------------------------------------
@@ -161,6 +174,7 @@ settle(RabbitFlight *flight, FlightEntry *entry)
 	char		text[4 * SHORT_STRING_MAX];
 
 	entry->message = NULL;
+	flight->nopen--;
 	if (!entry->returned)
 	{
 		if (flight->has_suspect)
@@ -179,62 +193,66 @@ settle(RabbitFlight *flight, FlightEntry *entry)
 	flight->has_suspect = false;
 }
 
+/* Whether a message can be answered: it was sent, and had no answer yet. */
 static bool
-nonsense(RabbitFlight *flight, const char *method, uint64 tag)
+is_open(RabbitFlight *flight, uint64 tag, uint64 written)
 {
-	return rabbit_explain(flight->host, DISPATCH_OUTAGE,
-					   "RabbitMQ sent %s for message " UINT64_FORMAT
-					   ", which was not in flight", method, tag);
+	FlightEntry *entry = entry_of(flight, tag);
+
+	return tag >= flight->first && tag < flight->next && entry->message != NULL &&
+		!entry->refused && entry->end_of_message <= written;
 }
 
 /*
- * Takes a confirm; "written" bytes of output are with the kernel.  False, after
- * explain(), if it makes no sense.
+ * After refusals, the connection is lost as soon as nothing is open any more:
+ * false after explain().
+ */
+static bool
+check_refused(RabbitFlight *flight)
+{
+	if (flight->nrefused == 0 || flight->nopen > 0)
+		return true;
+	return rabbit_explain(flight->host, DISPATCH_BACKPRESSURE,
+						  "RabbitMQ refused %d events (nack), one of them for exchange \"%s\", "
+						  "routing key \"%s\": a queue is full or in trouble",
+						  flight->nrefused,
+						  flight->refused->options[OPTION_EXCHANGE].text,
+						  flight->refused->options[OPTION_ROUTING_KEY].text);
+}
+
+/*
+ * Takes a confirm or a refusal of one message, or of all up to one; "written"
+ * bytes of output are with the kernel.  False, after explain(), when the
+ * connection is lost.
  */
 bool
-rabbit_flight_ack(RabbitFlight *flight, uint64 tag, bool multiple,
-				  uint64 written)
+rabbit_flight_answer(RabbitFlight *flight, bool confirmed, uint64 tag,
+					 bool multiple, uint64 written)
 {
-	uint64		from = multiple ? flight->first : tag;
+	if (!is_open(flight, tag, written))
+		return rabbit_explain(flight->host, DISPATCH_OUTAGE,
+							  "RabbitMQ sent a confirm or refusal of message " UINT64_FORMAT
+							  ", which was not in flight", tag);
 
-	if (tag < flight->first || tag >= flight->next ||
-		entry_of(flight, tag)->end_of_message > written ||
-		entry_of(flight, tag)->message == NULL)
-		return nonsense(flight, "a confirm", tag);
-
-	for (uint64 t = from; t <= tag; t++)
+	for (uint64 t = multiple ? flight->first : tag; t <= tag; t++)
 	{
 		FlightEntry *entry = entry_of(flight, t);
 
-		if (entry->message != NULL)
+		if (entry->message == NULL || entry->refused)
+			continue;
+		if (confirmed)
 			settle(flight, entry);
+		else
+		{
+			entry->refused = true;
+			flight->refused = entry->message;
+			flight->nrefused++;
+			flight->nopen--;
+		}
 	}
 	while (flight->first < flight->next && entry_of(flight, flight->first)->message == NULL)
 		flight->first++;
-	return true;
-}
-
-/*
- * RabbitMQ did not take messages: a queue is full, or in trouble.  Those after
- * them must not overtake them any further, so the connection is lost: returns
- * false after explain().
- */
-bool
-rabbit_flight_nack(RabbitFlight *flight, uint64 tag, bool multiple)
-{
-	FlightEntry *entry;
-
-	if (tag < flight->first || tag >= flight->next)
-		return nonsense(flight, "a refusal", tag);
-	entry = entry_of(flight, tag);
-	if (entry->message == NULL)
-		return nonsense(flight, "a refusal", tag);
-	return rabbit_explain(flight->host, DISPATCH_BACKPRESSURE,
-					   "RabbitMQ refused %s (nack), exchange \"%s\", routing key \"%s\": "
-					   "a queue is full or in trouble",
-					   multiple ? "events" : "an event",
-					   entry->message->options[OPTION_EXCHANGE].text,
-					   entry->message->options[OPTION_ROUTING_KEY].text);
+	return check_refused(flight);
 }
 
 /* False, after explain(), if there is no such message. */
@@ -263,6 +281,17 @@ rabbit_flight_return(RabbitFlight *flight, const RabbitReturned *returned)
 					   "RabbitMQ returned a message that was not in flight");
 }
 
+/* The oldest that RabbitMQ has not answered. */
+static FlightEntry *
+first_open(RabbitFlight *flight)
+{
+	uint64		tag = flight->first;
+
+	while (entry_of(flight, tag)->message == NULL || entry_of(flight, tag)->refused)
+		tag++;
+	return entry_of(flight, tag);
+}
+
 /*
  * RabbitMQ closed the channel, or the connection, because of a message.  True
  * if it could only be one, which then has failed: nothing is in flight any
@@ -271,26 +300,20 @@ rabbit_flight_return(RabbitFlight *flight, const RabbitReturned *returned)
 bool
 rabbit_flight_convict(RabbitFlight *flight, const RabbitClosed *closed)
 {
-	FlightEntry *entry = entry_of(flight, flight->first);
-	DispatchErrorClass error_class;
-	const char *exchange;
+	DispatchErrorClass error_class = rabbit_error_class(closed->code, SCOPE_CONNECTION);
+	DispatchMessage *message;
 
-	if (rabbit_flight_count(flight) == 0 || !rabbit_error_may_be_event(closed->code))
-	{
-		error_class = rabbit_error_class(closed->code, SCOPE_CONNECTION);
+	if (flight->nopen > 1 && rabbit_error_may_be_event(closed->code))
+		error_class = DISPATCH_CULPRIT_UNKNOWN;
+	if (flight->nopen != 1 || !rabbit_error_may_be_event(closed->code))
 		return rabbit_explain(flight->host, error_class, "%d %s", closed->code, closed->text);
-	}
-	if (rabbit_flight_count(flight) > 1)
-		return rabbit_explain(flight->host, DISPATCH_CULPRIT_UNKNOWN, "%d %s",
-						   closed->code, closed->text);
 
 	error_class = rabbit_error_class(closed->code, SCOPE_EVENT);
-	exchange = entry->message->options[OPTION_EXCHANGE].text;
+	message = first_open(flight)->message;
 	if (error_class == DISPATCH_DESTINATION)
-		suspect(flight, exchange);
-	flight->first++;
-	flight->host->failed(flight->host, entry->message, error_class,
+		suspect(flight, message->options[OPTION_EXCHANGE].text);
+	flight->nopen--;
+	flight->host->failed(flight->host, message, error_class,
 						 psprintf("%d %s", closed->code, closed->text));
-	entry->message = NULL;
-	return true;
+	return check_refused(flight);
 }

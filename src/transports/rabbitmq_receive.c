@@ -109,9 +109,8 @@ take_confirm(RabbitConnection *conn, RabbitFrame *frame)
 	if (frame->payload.broken)
 		return frame_unexpected(conn, frame);
 	conn->progress_at = conn->now;
-	if (frame->method == METHOD_ACK)
-		return rabbit_flight_ack(conn->flight, tag, multiple, conn->stream->written);
-	return rabbit_flight_nack(conn->flight, tag, multiple);
+	return rabbit_flight_answer(conn->flight, frame->method == METHOD_ACK, tag, multiple,
+								conn->stream->written);
 }
 
 static bool
