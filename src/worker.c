@@ -107,7 +107,7 @@ bool
 worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 {
 	const char *error;
-	long		delay;
+	bool		is_news;
 
 	switch (session_run(step, arg, &error))
 	{
@@ -124,10 +124,15 @@ worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 		case STEP_ERROR:
 			break;
 	}
-	delay = backoff_delay(++MyWorker.errors, ERROR_DELAY, ERROR_MAX_DELAY);
-	MyWorker.next_step = steady_in(delay);
+	/* Steps that fail in one turn do so for one reason. */
+	if (MyWorker.errors > 0 && MyWorker.failed_turn == MyWorker.turn_time)
+		return false;
+	is_news = MyWorker.errors == 0 || strcmp(MyWorker.failing_step, what) != 0;
+	MyWorker.errors++;
+	MyWorker.failed_turn = MyWorker.turn_time;
+	MyWorker.next_step = steady_in(backoff_delay(MyWorker.errors, ERROR_DELAY, ERROR_MAX_DELAY));
 	report_error(&MyWorker.report, error);
-	if (MyWorker.errors == 1 || strcmp(MyWorker.failing_step, what) != 0)
+	if (is_news)
 		worker_log(WARNING,
 				   (errmsg("dispatch worker for backend %d could not %s: %s",
 						   MyWorker.backend_id, what, error),

@@ -57,7 +57,8 @@ typedef struct Worker
 	TimestampTz next_retry;		/* when one is due; 0: unknown */
 
 	/* Trouble with our own tables. */
-	int			errors;			/* steps that failed, in a row */
+	int			errors;			/* turns in which a step failed, in a row */
+	SteadyTime	failed_turn;	/* turn_time of the last of them */
 	const char *failing_step;	/* what the last of them was for */
 	SteadyTime	next_step;		/* no step before */
 

@@ -196,11 +196,17 @@ try_out('a dropped index', 'DROP INDEX dispatch.outbox_new_idx',
 my $position = log_position($node);
 $session->do('ALTER SCHEMA dispatch RENAME TO hostile');
 like(publish(1), qr/schema "dispatch" does not exist/, 'schema renamed: publish() says so');
-sleep 1.5;
+sleep 3;
 is_calm($position, 'schema renamed', 8);
 $session->do('ALTER SCHEMA hostile RENAME TO dispatch');
 is(publish(3), '', 'schema renamed back: publish() works');
 is_delivered('schema renamed back');
+ok( eval {
+		wait_until(sub { backend_state($node, 'failing') eq 'running' }, 'running', 8);
+		1;
+	},
+	'schema renamed back: the other one does not wait for long')
+  or diag backend_state($node, 'failing');
 
 # The owner of an "sql" backend
 $position = log_position($node);
