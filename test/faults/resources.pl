@@ -9,7 +9,6 @@ use warnings;
 use DispatchTest;
 use Faults;
 use List::Util qw(max);
-use POSIX ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -23,7 +22,6 @@ my $IDLE_SECONDS = 20;
 my $MOST_IDLE_PERCENT = 0.5;
 my $OUTAGE_SECONDS = 10;
 my $MOST_OUTAGE_PERCENT = 2;
-my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 my $bench = Faults->new('resources', "autovacuum = off\n");
 my ($node, $proxy) = @$bench{qw(node proxy)};
@@ -44,25 +42,16 @@ sub memory
 	return slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+)/m ? $1 : die "no RssAnon\n";
 }
 
-# Seconds on a CPU so far.
-sub cpu
-{
-	my ($pid) = @_;
-	my ($fields) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/;
-
-	return ((split / /, $fields)[11] + (split / /, $fields)[12]) / $TICKS;
-}
-
 # The share of a core that each process takes meanwhile is no more than that.
 sub cpu_ok
 {
 	my ($what, $seconds, $most, %pids) = @_;
-	my %before = map { $_ => cpu($pids{$_}) } keys %pids;
+	my %before = map { $_ => cpu_seconds($pids{$_}) } keys %pids;
 
 	sleep $seconds;
 	foreach my $name (sort keys %pids)
 	{
-		my $percent = 100 * (cpu($pids{$name}) - $before{$name}) / $seconds;
+		my $percent = 100 * (cpu_seconds($pids{$name}) - $before{$name}) / $seconds;
 
 		diag(sprintf '%s, %s: %.2f %% of a core', $what, $name, $percent);
 		cmp_ok($percent, '<', $most, "$what: CPU of the $name");
@@ -91,7 +80,7 @@ $proxy->set('pass');
 $bench->settle('proxied');
 
 # Every connection is cut at another byte, on the way there or back.
-my ($descriptors, $memory, $cpu) = (descriptors($worker), memory($worker), cpu($worker));
+my ($descriptors, $memory, $cpu) = (descriptors($worker), memory($worker), cpu_seconds($worker));
 my @sizes = $memory;
 my @open = $descriptors;
 my $harmed = 0;
@@ -114,6 +103,6 @@ cmp_ok(max(@sizes), '<=', $MOST_KB, 'nor does memory');
 $bench->check_drill('proxied', 'and every event came', sub { 1 });
 diag(sprintf 'descriptors %s, memory in kB %s', "@open", "@sizes");
 diag(sprintf '%d reconnects in %.0f s, %.1f s of CPU', $harmed, time - $started,
-	cpu($worker) - $cpu);
+	cpu_seconds($worker) - $cpu);
 $bench->check_log;
 done_testing();

@@ -19,6 +19,7 @@ use DBI ();
 use Exporter 'import';
 use IO::Socket::INET;
 use JSON::PP ();
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -31,9 +32,16 @@ our @EXPORT = qw(
   session create_redis_backend stream_data
   backend_state wait_for_state backend_pid process_ids
   log_position log_lines log_ok
+  cpu_seconds calm_ok
   silent_listener full_listener);
 
 my $POLL_SECONDS = 0.02;
+
+# While nothing can be done: how long to look, what share of a core all of our
+# processes may take, and how many lines the log may get.
+my $CALM_SECONDS = 1.5;
+my $CALM_CPU = 0.25;
+my $CALM_LINES = 10;
 
 # A signal ends the test through its END blocks, which stop the servers.
 $SIG{TERM} = $SIG{INT} = sub { die "ended by a signal\n" };
@@ -192,6 +200,36 @@ sub log_ok
 			  log_lines($node, qr/PANIC:|TRAP:|terminated by signal|WARNING:.*leak|$bad/)
 		],
 		[], 'the log of server "' . $node->name . '" has no complaint');
+	return;
+}
+
+# ---- What the processes take
+
+# Seconds that processes have been on a CPU so far.
+sub cpu_seconds
+{
+	my $ticks = 0;
+
+	foreach my $pid (@_)
+	{
+		my ($fields) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/;
+
+		$ticks += $_ foreach (split / /, $fields)[ 11, 12 ];
+	}
+	return $ticks / POSIX::sysconf(POSIX::_SC_CLK_TCK());
+}
+
+# None of our processes runs hot, and they say little.
+sub calm_ok
+{
+	my ($node, $what) = @_;
+	my @pids = map { process_ids($node, $_) } qw(launcher manager worker);
+	my ($before, $position) = (cpu_seconds(@pids), log_position($node));
+
+	sleep $CALM_SECONDS;
+	cmp_ok((cpu_seconds(@pids) - $before) / $CALM_SECONDS, '<', $CALM_CPU, "$what: nobody runs hot");
+	cmp_ok(scalar(log_lines($node, qr/\[\d+\] \w+:/, $position)), '<', $CALM_LINES,
+		"$what: nor talks much");
 	return;
 }
 

@@ -11,13 +11,10 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
-use PostgreSQL::Test::Utils;
 use ServerClock;
 
 # More than any delay of the settings below, and much less than an hour
 my $SECONDS = 25;
-my $MOST_CPU = 0.25;			# of a core, after a jump
-my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 my $HOUR = 3600;
 my $YEARS = 20 * 365 * 24 * $HOUR;
@@ -81,31 +78,6 @@ sub ok_soon
 	return;
 }
 
-# Seconds that our processes have been on a CPU.
-sub cpu
-{
-	my $sum = 0;
-
-	foreach my $pid (map { process_ids($node, $_) } qw(launcher manager worker))
-	{
-		my ($fields) = slurp_file("/proc/$pid/stat") =~ /\) (.*)/;
-
-		$sum += ((split / /, $fields)[11] + (split / /, $fields)[12]) / $TICKS;
-	}
-	return $sum;
-}
-
-sub calm_ok
-{
-	my ($what) = @_;
-	my ($before, $position) = (cpu(), log_position($node));
-
-	sleep 1.5;
-	cmp_ok((cpu() - $before) / 1.5, '<', $MOST_CPU, "$what: nobody runs hot");
-	cmp_ok(scalar(log_lines($node, qr/./, $position)), '<', 10, "$what: nor talks much");
-	return;
-}
-
 $session->do(q(
 	CREATE EXTENSION dispatch;
 	CREATE ROLE sink;
@@ -163,7 +135,7 @@ foreach my $jump (@jumps)
 
 	ok_soon("$what: flush() ends", sub { waitpid($child, POSIX::WNOHANG()) == $child });
 	is($?, 0, "$what: ... when its time is over");
-	calm_ok($what);
+	calm_ok($node, $what);
 	ok_soon("$what: the next attempt is near", sub {
 		sql(q(SELECT next_attempt_at BETWEEN now() - interval '10 s' AND now() + interval '1 min'
 			FROM dispatch.backend_status WHERE name = 'default'));
