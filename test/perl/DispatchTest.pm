@@ -8,6 +8,8 @@
 #     ...
 #     wait_until(sub { $redis->xrange_all('events') == 3 }, 'three entries');
 #
+# Every backend for Redis has a password that must not be seen: see Canary.pm.
+#
 package DispatchTest;
 
 use strict;
@@ -25,10 +27,12 @@ use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use Canary;
 use RedisServer;
 
 our @EXPORT = qw(
   new_cluster wait_until
+  canary
   session create_redis_backend stream_data
   backend_state wait_for_state backend_pid process_ids
   log_position log_lines log_ok
@@ -57,7 +61,7 @@ sub new_cluster
 	$node->append_conf('postgresql.conf', slurp_file('test/server.conf'));
 	$node->append_conf('postgresql.conf', $settings) if defined $settings;
 	$node->start;
-	return $node;
+	return canary_watch($node);
 }
 
 # wait_until(condition, what, seconds): polls until the condition holds, and
@@ -91,7 +95,8 @@ sub session
 }
 
 # create_redis_backend(node, redis, name => ..., database => ..., options):
-# options of the transport come on top of the address.
+# options of the transport come on top of the address and a login that Redis
+# lets in.
 sub create_redis_backend
 {
 	my ($node, $redis, %options) = @_;
@@ -101,7 +106,10 @@ sub create_redis_backend
 	session($node, $database)->do(
 		'SELECT dispatch.create_backend(?, ?, ?)', undef, $name, 'redis',
 		JSON::PP->new->allow_nonref->encode(
-			{ host => $redis->host, port => 0 + $redis->port, %options }));
+			{
+				host => $redis->host, port => 0 + $redis->port,
+				exists $options{password} ? () : (username => 'default', password => canary()),
+				%options }));
 	return;
 }
 

@@ -6,6 +6,7 @@ use warnings;
 use IPC::Run;
 use Test::More;
 
+use Canary;
 use DispatchTest;
 
 my $node = new_cluster('main');
@@ -33,5 +34,18 @@ ok(!IPC::Run::run(
 	'a frozen server does not answer');
 $redis->sigcont;
 ok($redis->client->ping, 'a thawed server does');
+
+# The log of a background process, of a session, and of what somebody typed there
+my $time = '2026-01-01 00:00:00.000 UTC';
+my @ours = (
+	"$time [1] WARNING:  backend \"x\": Redis refused AUTH: " . canary(),
+	"$time [2] a.pl ERROR:  wrong option\n\tpassword " . canary(),
+	"$time [2] a.pl DETAIL:  it is " . canary());
+my @typed = (
+	"$time [2] a.pl LOG:  statement: SELECT\n\t'" . canary() . "'",
+	"$time [2] a.pl STATEMENT:  SELECT '" . canary() . "'",
+	"$time [2] a.pl DETAIL:  parameters: \$1 = '" . canary() . "'");
+is(scalar(canary_leaks(join "\n", @ours, @typed)), @ours, 'a secret in a log is found');
+is(scalar(canary_leaks(join "\n", @typed)), 0, 'unless it was typed there');
 
 done_testing();

@@ -125,9 +125,9 @@ ok(!eval { publish('routed', type => 'x', source => 's', data => '{"n": 7}'); 1 
 	'a template that cannot be rendered is an error of publish()');
 
 # Another database, a login
-$redis->cli('ACL', 'SETUSER', 'alice', 'on', '>s3cret pass', '~*', '+@all');
+$redis->cli('ACL', 'SETUSER', 'alice', 'on', '>' . canary() . ' pass', '~*', '+@all');
 create_redis_backend(
-	$node, $redis, name => 'login', username => 'alice', password => 's3cret pass', db => 3);
+	$node, $redis, name => 'login', username => 'alice', password => canary() . ' pass', db => 3);
 publish('login', type => 'x', source => 's', data => '1');
 flush('login');
 is($redis->cli('-n', 3, 'XLEN', 'events'), 1, 'username, password and db');

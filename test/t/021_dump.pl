@@ -10,7 +10,7 @@ use Time::HiRes qw(sleep);
 use DispatchTest;
 use PostgreSQL::Test::Utils;
 
-my $SECRET = 'Kieselguhr';
+my $SECRET = canary();
 
 my $redis = RedisServer->new;
 my $node = new_cluster('origin');

@@ -10,7 +10,7 @@ use Time::HiRes qw(sleep time);
 
 use DispatchTest;
 
-my $redis = RedisServer->new(conf => { requirepass => 'right' });
+my $redis = RedisServer->new(conf => { requirepass => canary() });
 my $node = new_cluster('check');
 my $silent = silent_listener();
 my ($full, @waiting) = full_listener();
@@ -22,9 +22,9 @@ $closed->close;
 
 $node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 my %backends = (
-	ok => { password => 'right' },
-	wrong => { password => 'WRONG-secret' },
-	none => {},
+	ok => { password => canary() },
+	wrong => { password => canary() . '-wrong' },
+	none => { password => undef },
 	refused => { port => $refused },
 	silent => { port => $silent->sockport, connect_timeout => 1.5 },
 	full => { port => $full->sockport, connect_timeout => 1.5 },

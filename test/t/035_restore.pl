@@ -14,7 +14,7 @@ use DispatchTest;
 use PostgreSQL::Test::Utils;
 
 my $SETTINGS = "dispatch.retry_backoff = off\ndispatch.retry_delay = '1 h'";
-my $SECRET = 'Kieselguhr';
+my $SECRET = canary();
 
 my $redis = RedisServer->new;
 my $origin = new_cluster('origin', $SETTINGS);

@@ -27,9 +27,9 @@ sub sql
 }
 
 $session->do('CREATE EXTENSION dispatch');
-$redis->cli('ACL', 'SETUSER', 'alice', 'on', '>secret', '~*', '+@all');
+$redis->cli('ACL', 'SETUSER', 'alice', 'on', '>' . canary(), '~*', '+@all');
 create_redis_backend($node, $redis,
-	username => 'alice', password => 'secret', stream_name => '{event_type}');
+	username => 'alice', password => canary(), stream_name => '{event_type}');
 
 sub publish
 {

@@ -152,7 +152,7 @@ $error = publish_until_full('default');
 note($error->errstr);
 like($error->errstr, qr/No space left|server closed the connection|terminat|recovery|connect/,
 	'no space for WAL: publish() fails');
-wait_until(sub { log_lines($node, qr/No space left on device/, $position) }, 'the reason in the log');
+wait_until(sub { log_lines($node, qr/No space left on device/, $position) }, 'the reason');
 # PostgreSQL panics, and cannot come up before there is space.
 sleep 2;
 cmp_ok(scalar(log_lines($node, qr/No space left/, $position)), '<', 30, 'nor is the log flooded');
