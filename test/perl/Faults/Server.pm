@@ -16,6 +16,8 @@ my $LOCK_SECONDS = 3;
 my $TERMINATIONS = 30;
 my $EVENTS = 500;
 my $MOST_SECONDS = 0.05;
+# A reply takes that long, so that an event is in flight when the server dies.
+my $FLIGHT_SECONDS = 0.4;
 
 # A worker that cannot read the outbox, or not store its position, waits.
 sub locks
@@ -67,6 +69,58 @@ sub terminations
 			$bench->sql('SELECT dispatch.drop_backend(?)', $backend);
 		} ]
 	} 1 .. $TERMINATIONS;
+}
+
+# Somebody else's session takes the server down again and again, each time with
+# the same event in flight: below four times that is no proof against it.
+sub innocents
+{
+	my ($bench) = @_;
+	my $backend = 'proxied';
+	my $in_flight = q(SELECT in_flight > 0 FROM dispatch.backend_status WHERE name = ?);
+	my $dead = 'SELECT count(*) FROM dispatch.dead_letters';
+	my $crash = sub {
+		my ($victim, $pid);
+
+		wait_until(sub { $bench->sql($in_flight, $backend) }, 'an event in flight');
+		wait_until(
+			sub {
+				$victim = session($bench->{node});
+				($pid) = $victim->selectrow_array('SELECT pg_backend_pid()');
+			},
+			'a session to kill');
+		kill 'KILL', $pid;
+		wait_until(sub { !$victim->ping }, 'the crash');
+	};
+	my $crashes = sub {
+		my ($count) = @_;
+
+		$bench->settle($backend);
+		$bench->{proxy}->set('delay', seconds => $FLIGHT_SECONDS);
+		$bench->publish($backend, 3);
+		$crash->() foreach 1 .. $count;
+		$bench->{proxy}->set('pass');
+		$bench->settle($backend);
+	};
+
+	return (
+		[ 'three crashes that others caused' => sub {
+			my ($name) = @_;
+
+			$crashes->(3);
+			is($bench->sql($dead), 0, "$name: no event is convicted");
+			$bench->check_drill($backend, $name, sub { $_[0] <= 4 });
+		} ],
+		[ 'four crashes that others caused' => sub {
+			my ($name) = @_;
+
+			$crashes->(4);
+			is($bench->sql($dead), 1, "$name: as the documentation says");
+			$bench->sql('SELECT dispatch.retry_failed()');
+			$bench->settle($backend);
+			is($bench->sql($dead), 0, "$name: it can be tried again");
+			$bench->check_drill($backend, $name, sub { $_[0] <= 6 });
+		} ]);
 }
 
 1;
