@@ -220,6 +220,14 @@ skip_to_end(void)
 		MyWorker.moved_at = MyWorker.turn_time;
 }
 
+/* Is nothing left of what workers that died may have had in flight? */
+static bool
+is_all_settled(void)
+{
+	return window_count(MyWorker.delivery->window) == 0 &&
+		retry_queue_count(MyWorker.queue) == 0 && cursor_at_end(MyWorker.cursor);
+}
+
 /* Lets go of what has its outcome. */
 void
 progress_settle(void)
@@ -232,6 +240,8 @@ progress_settle(void)
 		return;
 	MyWorker.position.has_suspect = false;
 	/* The span that others died in is not over before all of it is sent. */
+	if (is_all_settled())
+		MyWorker.delivery->careful = 0;
 	MyWorker.position.unclean_ends = MyWorker.delivery->careful > 0 ? UNCLEAN_ENDS_CAREFUL : 0;
 	if (MyWorker.moved_at == 0)
 		MyWorker.moved_at = MyWorker.turn_time;

@@ -96,6 +96,7 @@ sub innocents
 		my ($count) = @_;
 
 		$bench->settle($backend);
+		$bench->make_durable;
 		$bench->{proxy}->set('delay', seconds => $FLIGHT_SECONDS);
 		$bench->publish($backend, 3);
 		$crash->() foreach 1 .. $count;
@@ -115,11 +116,13 @@ sub innocents
 			my ($name) = @_;
 
 			$crashes->(4);
-			is($bench->sql($dead), 1, "$name: as the documentation says");
+			# The one that was in flight; none, if the last crash came a little late.
+			cmp_ok($bench->sql($dead), '<=', 1, "$name: one event at most is convicted");
 			$bench->sql('SELECT dispatch.retry_failed()');
 			$bench->settle($backend);
 			is($bench->sql($dead), 0, "$name: it can be tried again");
-			$bench->check_drill($backend, $name, sub { $_[0] <= 6 });
+			my %came = map { $_->{fields}{event_id} => 1 } $bench->{redis}->xrange_all($backend);
+			is(scalar(keys %came), 3, "$name: all have come");
 		} ]);
 }
 
