@@ -58,9 +58,12 @@ sub canary_watch
 sub _search
 {
 	my ($node) = @_;
+	# A test may leave locks, and settings that are in the way.
 	my $connect = sub {
-		DBI->connect('dbi:Pg:' . $node->connstr($_[0]), undef, undef,
-			{ RaiseError => 1, PrintError => 0 });
+		DBI->connect(
+			'dbi:Pg:' . $node->connstr($_[0])
+			  . q( options='-c lock_timeout=500ms -c statement_timeout=10s -c search_path='),
+			undef, undef, { RaiseError => 1, PrintError => 0 });
 	};
 
 	foreach my $database (@{
