@@ -490,7 +490,7 @@ dispatch_announce_change(PG_FUNCTION_ARGS)
 Datum
 dispatch_announce_exceptions(PG_FUNCTION_ARGS)
 {
-	CacheInvalidateRelcacheByRelid(catalog_get()->exceptions);
+	exceptions_announce();
 	wake_all_at_commit();
 	PG_RETURN_VOID();
 }

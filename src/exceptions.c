@@ -12,14 +12,19 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "catalog.h"
 #include "exceptions.h"
 #include "outbox.h"
 #include "sql_params.h"
@@ -226,4 +231,44 @@ exceptions_read_events(List *exceptions, Size max_bytes)
 	ExecDropSingleTupleTableSlot(slot);
 	SPI_finish();
 	return events;
+}
+
+/* ------------------------------------------------------------------------
+ * News
+ *
+ * A transaction can be seen by others a moment before they are told of what it
+ * has invalidated, and in that moment an event could overtake one that the same
+ * transaction has set to be retried.  So whoever changes rows holds a lock until
+ * the end of his transaction, which is let go after others are told.  Nobody
+ * ever waits for it.
+ * ------------------------------------------------------------------------
+ */
+
+static void
+set_news_tag(LOCKTAG *tag)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, RelationRelationId, catalog_get()->exceptions, 0);
+}
+
+void
+exceptions_announce(void)
+{
+	LOCKTAG		tag;
+
+	set_news_tag(&tag);
+	(void) LockAcquire(&tag, RowExclusiveLock, false, false);
+	CacheInvalidateRelcacheByRelid(catalog_get()->exceptions);
+}
+
+bool
+exceptions_news_may_be_late(void)
+{
+	LOCKTAG		tag;
+
+	set_news_tag(&tag);
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, ShareLock, false);
+	AcceptInvalidationMessages();
+	return false;
 }

@@ -46,6 +46,17 @@ extern List *exceptions_read_open(int32 backend_id, int limit);
 /* The events of some of them (List of Exception), by id, up to about max_bytes. */
 extern List *exceptions_read_events(List *exceptions, Size max_bytes);
 
+/*
+ * The rows were changed by somebody else than a worker: at commit, workers are
+ * told.
+ */
+extern void exceptions_announce(void);
+/*
+ * Whether the active snapshot may see such changes that we have not been told
+ * of.  If not, we have been told now of all that it sees.
+ */
+extern bool exceptions_news_may_be_late(void);
+
 /* How many of them there are. */
 extern int64 exceptions_count_open(int32 backend_id);
 

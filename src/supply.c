@@ -97,6 +97,8 @@ read_events(void *arg)
 	 * to be tried again: what was committed after that is not to be sent as it
 	 * was before, nor to overtake them.
 	 */
+	if (exceptions_news_may_be_late())
+		progress_load_queue(NULL);
 	if (MyWorker.backends_generation != catalog_backends_generation ||
 		MyWorker.exceptions_generation != catalog_exceptions_generation)
 	{

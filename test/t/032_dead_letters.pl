@@ -227,6 +227,33 @@ wait_for_status('published', $first, $second);
 is_deeply($session->selectcol_arrayref(
 		q(SELECT data FROM sink.delivered WHERE data IN ('100', '101') ORDER BY id)),
 	[ 100, 101 ], 'retry(): the key is in order again');
+
+# So it is at whatever moment the worker looks; and a transaction that is still
+# open holds up nobody.
+mend(0);
+$session->do(q(UPDATE dispatch.backends SET max_retries = 0 WHERE name = 'one'));
+my @letters = map { publish('one', 't', 200 + $_, "race$_") } 1 .. 200;
+wait_for_status('failed', @letters);
+$session->do(q(UPDATE dispatch.backends SET max_retries = 1000 WHERE name = 'one'));
+ok(sql(q(SELECT dispatch.flush('20 s'))), 'the worker has the new configuration again');
+my $open = session($node);
+$open->begin_work;
+$open->do('SELECT dispatch.retry(?)', undef, $letters[0]);
+my @later;
+foreach my $n (2 .. 200)
+{
+	$session->begin_work;
+	$session->do('SELECT dispatch.retry(?)', undef, $letters[ $n - 1 ]);
+	push @later, publish('one', 't', 400 + $n, "race$n");
+	$session->commit;
+}
+ok(sql(q(SELECT dispatch.flush('20 s'))), 'an open retry() holds up nobody');
+$open->rollback;
+is_deeply([ grep { $_ ne 'parked' } map { status_of($_) } @later ], [],
+	'retry(): a later event never overtakes the letter');
+mend(1);
+wait_for_status('published', @later, @letters[ 1 .. 199 ]);
+$session->do('SELECT dispatch.discard(?)', undef, $letters[0]);
 $session->do(q(UPDATE dispatch.backends SET max_retries = NULL WHERE name = 'one'));
 
 # ---- discard()
