@@ -87,6 +87,7 @@ sockets = src/transports/connect.o src/transports/resolve.o
 
 $(eval $(call transport,redis,hiredis,$(sockets)))
 $(eval $(call transport,rabbitmq,librabbitmq openssl,$(sockets)))
+$(eval $(call transport,kafka,rdkafka,))
 
 # Bitcode is for inlining into queries: nothing here gains from it.
 override with_llvm = no

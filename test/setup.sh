@@ -111,6 +111,7 @@ has_server >/dev/null 2>&1 || lacking+=(postgresql-VERSION postgresql-server-dev
 need libhiredis-dev pkg-config --exists hiredis
 need librabbitmq-dev pkg-config --exists librabbitmq
 need libssl-dev pkg-config --exists openssl
+need librdkafka-dev pkg-config --exists rdkafka
 need redis-server command -v redis-server
 need redis-tools command -v redis-cli
 if [ "$what" != demo ] || [ "$demo" = rabbitmq ]; then

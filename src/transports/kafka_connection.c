@@ -1,0 +1,484 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_connection.c
+ *	  From messages to outcomes: connecting, timeouts, ending.
+ *
+ * A connection to Kafka is a producer, which connects to as many brokers as it
+ * needs, again and again, by itself.  It is ready for messages when a broker has
+ * let it in, and it ends when the producer has (kafka.h says why it must), when
+ * the brokers do not want us, or when nothing is confirmed for too long.
+ *
+ * It ends in two steps.  First nothing more is sent, and what is under way gets
+ * a moment to be confirmed, for what is not would be written twice.  Then the
+ * producer is destroyed; only now, as it has no message any more, outcomes are
+ * reported of those that it had not done with.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "lib/ilist.h"
+#include "storage/latch.h"
+
+#include "kafka.h"
+
+/* How often to look whether a broker has let us in (ms): nothing tells us. */
+#define LOOK_MS 10
+
+/* How long to wait for confirmations before the end (ms). */
+#define END_MS 1000
+
+/* librdkafka never forgets a topic, so a new producer must in the end. */
+#define MAX_TOPICS 10000
+
+typedef enum KafkaPhase
+{
+	PHASE_CONNECTING,
+	PHASE_READY,
+	PHASE_ENDING
+} KafkaPhase;
+
+/* A message that the producer has. */
+typedef struct Flight
+{
+	dlist_node	node;			/* in flights or unused */
+	DispatchMessage *message;
+	KafkaTopic *topic;
+	int64		sent_at;
+	bool		reported;		/* the producer has done with it, undelivered */
+	bool		unsent;			/* and surely has not sent it */
+} Flight;
+
+struct KafkaConnection
+{
+	DispatchHost *host;
+	KafkaProducer *producer;
+	KafkaPhase	phase;
+	int64		message_timeout;	/* milliseconds, as are all of these: */
+	int64		connect_timeout;
+	int64		now;
+	int64		deadline;		/* of PHASE_CONNECTING and PHASE_ENDING */
+	int64		delivered_at;	/* when the last one was */
+	int64		down_since;		/* all brokers are; 0: not known to be */
+
+	dlist_head	flights;		/* the oldest first */
+	dlist_head	unused;
+	int			nflights;
+	int			nreported;		/* of them */
+	bool		expired;		/* ending because of some that were not confirmed */
+	bool		is_explained;
+	bool		culprit_unknown;	/* then the core is to send them singly */
+	char		trouble[KAFKA_ERROR_BYTES]; /* what a broker had last; or "" */
+};
+
+static int64
+clock_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+KafkaConnection *
+kafka_connection_create(DispatchHost *host, const DispatchValue *options)
+{
+	MemoryContext old = MemoryContextSwitchTo(host->context);
+	KafkaConnection *conn = palloc0(sizeof(KafkaConnection));
+	const char *error;
+
+	conn->host = host;
+	conn->message_timeout = (int64) (options[OPTION_MESSAGE_TIMEOUT].number * 1000);
+	conn->connect_timeout = (int64) (options[OPTION_CONNECT_TIMEOUT].number * 1000 + 0.5);
+	conn->now = clock_ms();
+	conn->deadline = conn->now + conn->connect_timeout;
+	dlist_init(&conn->flights);
+	dlist_init(&conn->unused);
+	kafka_topics_renew();
+	conn->producer = kafka_producer_create(host->context, kafka_config_settings(options), &error);
+	MemoryContextSwitchTo(old);
+	if (conn->producer != NULL)
+		return conn;
+	host->explain(host, DISPATCH_CONFIGURATION, error);
+	return NULL;
+}
+
+/* ------------------------------------------------------------------------
+ * The end
+ * ------------------------------------------------------------------------
+ */
+
+/*
+ * Sends nothing more.  The first one to say why is heard, unless a later one
+ * knows that a message is to blame.
+ */
+static void
+connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char *error)
+{
+	bool		is_culprit = error_class == DISPATCH_CULPRIT_UNKNOWN;
+
+	if (!conn->is_explained || (is_culprit && !conn->culprit_unknown))
+		conn->host->explain(conn->host, error_class, error);
+	conn->is_explained = true;
+	if (is_culprit)
+		conn->culprit_unknown = true;
+	if (conn->phase == PHASE_ENDING)
+		return;
+	conn->phase = PHASE_ENDING;
+	conn->deadline = conn->now + END_MS;
+	kafka_producer_stop(conn->producer);
+}
+
+static int64
+flight_expires_at(const KafkaConnection *conn, const Flight *flight)
+{
+	return Max(flight->sent_at, flight->topic->delivered_at) + conn->message_timeout;
+}
+
+/*
+ * What the producer leaves behind.  A message that is left without an outcome
+ * is sent again by the core, as is one that is returned; but only with a clean
+ * sheet the core takes the end for no trouble at all.
+ */
+static void
+flight_finish(KafkaConnection *conn, Flight *flight)
+{
+	if (conn->expired && flight_expires_at(conn, flight) <= conn->now)
+	{
+		kafka_topic_refuse(flight->topic, conn->now, "the topic does not confirm records");
+		conn->host->failed(conn->host, flight->message, DISPATCH_DESTINATION,
+						   "Kafka did not confirm the record in time");
+	}
+	else if (flight->unsent && !conn->culprit_unknown)
+		conn->host->returned(conn->host, flight->message);
+}
+
+static DispatchState
+connection_finish(KafkaConnection *conn)
+{
+	dlist_iter	iter;
+
+	kafka_producer_destroy(conn->producer);
+	dlist_foreach(iter, &conn->flights)
+		flight_finish(conn, dlist_container(Flight, node, iter.cur));
+	return DISPATCH_LOST;
+}
+
+/* ------------------------------------------------------------------------
+ * Messages
+ * ------------------------------------------------------------------------
+ */
+
+static Flight *
+flight_take(KafkaConnection *conn)
+{
+	if (dlist_is_empty(&conn->unused))
+		return MemoryContextAlloc(conn->host->context, sizeof(Flight));
+	return dlist_container(Flight, node, dlist_pop_head_node(&conn->unused));
+}
+
+static void
+flight_settle(KafkaConnection *conn, Flight *flight)
+{
+	dlist_delete(&flight->node);
+	dlist_push_head(&conn->unused, &flight->node);
+	conn->nflights--;
+	if (flight->topic->probing)
+		flight->topic->probing = false;
+}
+
+static void
+record_fill(KafkaRecord *record, const DispatchMessage *message)
+{
+	const DispatchValue *key = &message->options[OPTION_PARTITION_KEY];
+	const DispatchValue *partition = &message->options[OPTION_PARTITION];
+	const DispatchValue *timestamp = &message->options[OPTION_TIMESTAMP_MS];
+	const DispatchValue *headers = &message->options[OPTION_HEADERS];
+
+	record->key = message->key;
+	if (key->is_set)
+		record->key = key->text_len > 0 ? key->text : NULL;
+	record->key_len = record->key != NULL ? strlen(record->key) : 0;
+	record->partition = partition->is_set ? (int) partition->integer : -1;
+	record->body = message->body;
+	record->body_len = message->body_len;
+	record->timestamp_ms = timestamp->is_set ? timestamp->integer : message->timestamp_ms;
+	record->content_type = message->content_type;
+	record->attributes = message->attributes;
+	record->nattributes = message->nattributes;
+	record->headers = headers->pairs;
+	record->nheaders = headers->npairs;
+}
+
+/*
+ * The topic of a message, ready to be sent to.  NULL if it takes none; the
+ * message has failed then.
+ */
+static KafkaTopic *
+topic_open(KafkaConnection *conn, DispatchMessage *message)
+{
+	const char *name = message->options[OPTION_TOPIC].text;
+	const char *error = kafka_topic_problem(name);
+	KafkaTopic *topic;
+
+	if (error != NULL)
+	{
+		conn->host->failed(conn->host, message, DISPATCH_EVENT_REJECTED, error);
+		return NULL;
+	}
+	topic = kafka_topic_find(name);
+	if (!kafka_topic_takes(topic, conn->now))
+	{
+		conn->host->failed(conn->host, message, DISPATCH_DESTINATION, topic->error);
+		return NULL;
+	}
+	/* Only a new handle makes librdkafka ask anew for a topic it misses. */
+	if (topic->probing && topic->handle != NULL)
+	{
+		kafka_producer_close_topic(conn->producer, topic->handle);
+		topic->handle = NULL;
+	}
+	if (topic->handle == NULL)
+		topic->handle = kafka_producer_open_topic(conn->producer, name, &error);
+	if (topic->handle != NULL)
+		return topic;
+	conn->host->failed(conn->host, message, DISPATCH_EVENT_FAILED, error);
+	return NULL;
+}
+
+/* An error that is about one message, and not the connection's. */
+static void
+message_fail(KafkaConnection *conn, DispatchMessage *message, KafkaTopic *topic,
+			 DispatchErrorClass error_class, const char *name, const char *text)
+{
+	char		error[KAFKA_ERROR_BYTES];
+
+	snprintf(error, sizeof(error), "%s (%s)", text, name);
+	if (error_class == DISPATCH_DESTINATION)
+		kafka_topic_refuse(topic, conn->now, error);
+	conn->host->failed(conn->host, message, error_class, error);
+}
+
+bool
+kafka_connection_send(void *connection, DispatchMessage *message)
+{
+	KafkaConnection *conn = connection;
+	KafkaTopic *topic;
+	KafkaRecord record;
+	Flight	   *flight;
+	const char *error;
+	const char *text;
+	DispatchErrorClass error_class;
+
+	if (conn->phase != PHASE_READY)
+		return false;
+	topic = topic_open(conn, message);
+	if (topic == NULL)
+		return true;
+
+	flight = flight_take(conn);
+	*flight = (Flight) {.message = message, .topic = topic, .sent_at = conn->now};
+	record_fill(&record, message);
+	record.topic = topic->handle;
+	record.opaque = flight;
+	dlist_push_tail(&conn->flights, &flight->node);
+	conn->nflights++;
+	error = kafka_producer_send(conn->producer, &record, &text);
+	if (error == NULL)
+		return true;
+
+	flight_settle(conn, flight);
+	error_class = kafka_error_class(error, true);
+	if (error_class == DISPATCH_BACKPRESSURE)
+		return false;
+	if (kafka_error_ends_connection(error_class))
+	{
+		connection_end(conn, error_class, text);
+		return false;
+	}
+	message_fail(conn, message, topic, error_class, error, text);
+	return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Reports of the producer
+ * ------------------------------------------------------------------------
+ */
+
+static void
+take_record(KafkaConnection *conn, const KafkaReport *report)
+{
+	Flight	   *flight = report->opaque;
+	DispatchErrorClass error_class;
+
+	if (report->error == NULL)
+	{
+		kafka_topic_accept(flight->topic, conn->now);
+		conn->delivered_at = conn->now;
+		conn->down_since = 0;
+		conn->trouble[0] = '\0';
+		flight_settle(conn, flight);
+		conn->host->delivered(conn->host, flight->message);
+		return;
+	}
+
+	error_class = kafka_error_class(report->error, conn->nflights == 1);
+	if (kafka_error_ends_connection(error_class))
+	{
+		flight->reported = true;
+		flight->unsent = strcmp(report->error, "_PURGE_QUEUE") == 0;
+		conn->nreported++;
+		connection_end(conn, error_class, report->text);
+		return;
+	}
+	flight_settle(conn, flight);
+	message_fail(conn, flight->message, flight->topic, error_class, report->error, report->text);
+}
+
+/*
+ * A broker cannot be reached, or does not let us in.  librdkafka tries again,
+ * so that it ends the connection only if that is of no use.
+ */
+static void
+take_trouble(KafkaConnection *conn, const KafkaReport *report)
+{
+	DispatchErrorClass error_class = kafka_error_class(report->error, true);
+	bool		all_down = strcmp(report->error, "_ALL_BROKERS_DOWN") == 0;
+
+	/* That all are down says less than what one of them said. */
+	if (!all_down || conn->trouble[0] == '\0')
+		strlcpy(conn->trouble, report->text, sizeof(conn->trouble));
+	if (error_class == DISPATCH_CONFIGURATION)
+		connection_end(conn, error_class, report->text);
+	else if (all_down && conn->down_since == 0)
+		conn->down_since = conn->now;
+}
+
+static void
+take_reports(KafkaConnection *conn)
+{
+	KafkaReport report;
+
+	for (;;)
+	{
+		kafka_producer_poll(conn->producer, &report);
+		switch (report.kind)
+		{
+			case REPORT_NONE:
+				return;
+			case REPORT_RECORD:
+				take_record(conn, &report);
+				break;
+			case REPORT_TROUBLE:
+				take_trouble(conn, &report);
+				break;
+			case REPORT_FATAL:
+				connection_end(conn, kafka_error_class(report.error, true), report.text);
+				break;
+		}
+	}
+}
+
+/* ------------------------------------------------------------------------
+ * Time
+ * ------------------------------------------------------------------------
+ */
+
+static void
+connection_give_up(KafkaConnection *conn, const char *what, int64 ms)
+{
+	char		error[KAFKA_ERROR_BYTES];
+
+	if (conn->trouble[0] != '\0')
+		connection_end(conn, DISPATCH_OUTAGE, conn->trouble);
+	else
+	{
+		snprintf(error, sizeof(error), "%s for %g s", what, ms / 1000.0);
+		connection_end(conn, DISPATCH_OUTAGE, error);
+	}
+}
+
+static void
+look_while_connecting(KafkaConnection *conn)
+{
+	if (kafka_producer_is_connected(conn->producer))
+	{
+		conn->phase = PHASE_READY;
+		conn->down_since = 0;
+		conn->trouble[0] = '\0';
+	}
+	else if (conn->down_since != 0 || conn->now >= conn->deadline)
+		connection_give_up(conn, "no broker has answered", conn->connect_timeout);
+}
+
+static void
+look_while_ready(KafkaConnection *conn)
+{
+	Flight	   *oldest;
+
+	if (conn->nflights == 0)
+	{
+		/* Nothing to be lost: better to know than to believe. */
+		if (conn->down_since != 0 || kafka_topics_count() > MAX_TOPICS)
+			connection_give_up(conn, "idle", 0);
+		return;
+	}
+	oldest = dlist_head_element(Flight, node, &conn->flights);
+	if (conn->down_since != 0 && conn->now >= conn->down_since + conn->connect_timeout)
+		connection_give_up(conn, "no broker has answered", conn->connect_timeout);
+	else if (flight_expires_at(conn, oldest) <= conn->now)
+	{
+		/* Others get through: it is this topic, not Kafka. */
+		conn->expired = conn->delivered_at + conn->message_timeout > conn->now;
+		connection_give_up(conn, "no record was confirmed", conn->message_timeout);
+	}
+}
+
+/* When to look again; -1: need not. */
+static int64
+next_look(const KafkaConnection *conn)
+{
+	int64		next;
+
+	switch (conn->phase)
+	{
+		case PHASE_CONNECTING:
+			return Min(conn->now + LOOK_MS, conn->deadline);
+		case PHASE_ENDING:
+			return conn->deadline;
+		case PHASE_READY:
+			break;
+	}
+	if (conn->nflights == 0)
+		return -1;
+	next = flight_expires_at(conn, dlist_head_element(Flight, node,
+													  unconstify(dlist_head *, &conn->flights)));
+	if (conn->down_since != 0)
+		next = Min(next, conn->down_since + conn->connect_timeout);
+	return next;
+}
+
+DispatchState
+kafka_connection_pump(void *connection, DispatchWait *wait)
+{
+	KafkaConnection *conn = connection;
+	int64		next;
+
+	conn->now = clock_ms();
+	take_reports(conn);
+	if (conn->phase == PHASE_CONNECTING)
+		look_while_connecting(conn);
+	if (conn->phase == PHASE_READY)
+		look_while_ready(conn);
+	if (conn->phase == PHASE_ENDING &&
+		(conn->nflights == conn->nreported || conn->now >= conn->deadline))
+		return connection_finish(conn);
+
+	next = next_look(conn);
+	wait->fd = kafka_producer_fd(conn->producer);
+	wait->events = WL_SOCKET_READABLE;
+	wait->timeout_ms = next < 0 ? -1 : Max(next - conn->now, 0);
+	return conn->phase == PHASE_READY ? DISPATCH_READY : DISPATCH_CONNECTING;
+}
