@@ -47,8 +47,7 @@ typedef struct Flight
 	DispatchMessage *message;
 	KafkaTopic *topic;
 	int64		sent_at;
-	bool		reported;		/* the producer has done with it, undelivered */
-	bool		unsent;			/* and surely has not sent it */
+	bool		unsent;			/* the producer let go of it before it was */
 } Flight;
 
 struct KafkaConnection
@@ -66,11 +65,13 @@ struct KafkaConnection
 	dlist_head	flights;		/* the oldest first */
 	dlist_head	unused;
 	int			nflights;
-	int			nreported;		/* of them */
+	int			nreported;		/* of them, let go of by the producer */
 	bool		expired;		/* ending because of some that were not confirmed */
-	bool		is_explained;
-	bool		culprit_unknown;	/* then the core is to send them singly */
-	char		trouble[KAFKA_ERROR_BYTES]; /* what a broker had last; or "" */
+	bool		is_explained;	/* why it ends: */
+	DispatchErrorClass end_class;
+	char		end_error[KAFKA_ERROR_BYTES];
+	DispatchErrorClass trouble_class;
+	char		trouble[KAFKA_ERROR_BYTES]; /* the last one with a broker; or "" */
 };
 
 static int64
@@ -94,6 +95,7 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn->connect_timeout = (int64) (options[OPTION_CONNECT_TIMEOUT].number * 1000 + 0.5);
 	conn->now = clock_ms();
 	conn->deadline = conn->now + conn->connect_timeout;
+	conn->trouble_class = conn->end_class = DISPATCH_OUTAGE;
 	dlist_init(&conn->flights);
 	dlist_init(&conn->unused);
 	kafka_topics_renew();
@@ -111,19 +113,18 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
  */
 
 /*
- * Sends nothing more.  The first one to say why is heard, unless a later one
- * knows that a message is to blame.
+ * Sends nothing more.  A reason may be NULL, when another one is to follow.  The
+ * first one is it, unless a later one knows that a message is to blame.
  */
 static void
-connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char *error)
+connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char *reason)
 {
-	bool		is_culprit = error_class == DISPATCH_CULPRIT_UNKNOWN;
-
-	if (!conn->is_explained || (is_culprit && !conn->culprit_unknown))
-		conn->host->explain(conn->host, error_class, error);
-	conn->is_explained = true;
-	if (is_culprit)
-		conn->culprit_unknown = true;
+	if (reason != NULL && (!conn->is_explained || error_class == DISPATCH_CULPRIT_UNKNOWN))
+	{
+		conn->is_explained = true;
+		conn->end_class = error_class;
+		strlcpy(conn->end_error, reason, sizeof(conn->end_error));
+	}
 	if (conn->phase == PHASE_ENDING)
 		return;
 	conn->phase = PHASE_ENDING;
@@ -151,7 +152,7 @@ flight_finish(KafkaConnection *conn, Flight *flight)
 		conn->host->failed(conn->host, flight->message, DISPATCH_DESTINATION,
 						   "Kafka did not confirm the record in time");
 	}
-	else if (flight->unsent && !conn->culprit_unknown)
+	else if (flight->unsent && conn->end_class != DISPATCH_CULPRIT_UNKNOWN)
 		conn->host->returned(conn->host, flight->message);
 }
 
@@ -163,6 +164,8 @@ connection_finish(KafkaConnection *conn)
 	kafka_producer_destroy(conn->producer);
 	dlist_foreach(iter, &conn->flights)
 		flight_finish(conn, dlist_container(Flight, node, iter.cur));
+	conn->host->explain(conn->host, conn->end_class,
+						conn->is_explained ? conn->end_error : "the producer has ended");
 	return DISPATCH_LOST;
 }
 
@@ -248,17 +251,27 @@ topic_open(KafkaConnection *conn, DispatchMessage *message)
 	return NULL;
 }
 
-/* An error that is about one message, and not the connection's. */
-static void
-message_fail(KafkaConnection *conn, DispatchMessage *message, KafkaTopic *topic,
-			 DispatchErrorClass error_class, const char *name, const char *text)
+/*
+ * A message has met an error.  True if that is the message's own, which has
+ * failed then; else it ends the connection.
+ */
+static bool
+flight_fail(KafkaConnection *conn, Flight *flight, DispatchErrorClass error_class,
+			const char *name, const char *text)
 {
 	char		error[KAFKA_ERROR_BYTES];
 
 	snprintf(error, sizeof(error), "%s (%s)", text, name);
+	if (kafka_error_ends_connection(error_class))
+	{
+		connection_end(conn, error_class, error);
+		return false;
+	}
+	flight_settle(conn, flight);
 	if (error_class == DISPATCH_DESTINATION)
-		kafka_topic_refuse(topic, conn->now, error);
-	conn->host->failed(conn->host, message, error_class, error);
+		kafka_topic_refuse(flight->topic, conn->now, error);
+	conn->host->failed(conn->host, flight->message, error_class, error);
+	return true;
 }
 
 bool
@@ -289,17 +302,13 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 	if (error == NULL)
 		return true;
 
-	flight_settle(conn, flight);
+	/* What librdkafka does not even take can be about no other message. */
 	error_class = kafka_error_class(error, true);
-	if (error_class == DISPATCH_BACKPRESSURE)
-		return false;
-	if (kafka_error_ends_connection(error_class))
-	{
-		connection_end(conn, error_class, text);
-		return false;
-	}
-	message_fail(conn, message, topic, error_class, error, text);
-	return true;
+	if (error_class != DISPATCH_BACKPRESSURE &&
+		flight_fail(conn, flight, error_class, error, text))
+		return true;
+	flight_settle(conn, flight);
+	return false;
 }
 
 /* ------------------------------------------------------------------------
@@ -311,7 +320,6 @@ static void
 take_record(KafkaConnection *conn, const KafkaReport *report)
 {
 	Flight	   *flight = report->opaque;
-	DispatchErrorClass error_class;
 
 	if (report->error == NULL)
 	{
@@ -321,39 +329,46 @@ take_record(KafkaConnection *conn, const KafkaReport *report)
 		conn->trouble[0] = '\0';
 		flight_settle(conn, flight);
 		conn->host->delivered(conn->host, flight->message);
-		return;
 	}
-
-	error_class = kafka_error_class(report->error, conn->nflights == 1);
-	if (kafka_error_ends_connection(error_class))
+	else if (strcmp(report->error, "_PURGE_QUEUE") == 0)
 	{
-		flight->reported = true;
-		flight->unsent = strcmp(report->error, "_PURGE_QUEUE") == 0;
+		/* our own doing, see connection_end(), or that of a fatal error */
+		connection_end(conn, DISPATCH_OUTAGE, NULL);
+		flight->unsent = true;
 		conn->nreported++;
-		connection_end(conn, error_class, report->text);
-		return;
 	}
-	flight_settle(conn, flight);
-	message_fail(conn, flight->message, flight->topic, error_class, report->error, report->text);
+	else if (!flight_fail(conn, flight, kafka_error_class(report->error, conn->nflights == 1),
+						  report->error, report->text))
+		conn->nreported++;
 }
 
 /*
  * A broker cannot be reached, or does not let us in.  librdkafka tries again,
- * so that it ends the connection only if that is of no use.
+ * and another broker may be well: only what it says when all are down counts.
  */
 static void
 take_trouble(KafkaConnection *conn, const KafkaReport *report)
 {
-	DispatchErrorClass error_class = kafka_error_class(report->error, true);
 	bool		all_down = strcmp(report->error, "_ALL_BROKERS_DOWN") == 0;
 
-	/* That all are down says less than what one of them said. */
-	if (!all_down || conn->trouble[0] == '\0')
-		strlcpy(conn->trouble, report->text, sizeof(conn->trouble));
-	if (error_class == DISPATCH_CONFIGURATION)
-		connection_end(conn, error_class, report->text);
-	else if (all_down && conn->down_since == 0)
+	if (all_down && conn->down_since == 0)
 		conn->down_since = conn->now;
+	/* That all are down says less than what one of them said before. */
+	if (all_down && conn->trouble[0] != '\0')
+		return;
+	conn->trouble_class = kafka_error_class(report->error, true);
+	strlcpy(conn->trouble, report->text, sizeof(conn->trouble));
+}
+
+/* The producer has ended.  Why it stops at a refused batch, that batch tells. */
+static void
+take_end(KafkaConnection *conn, const KafkaReport *report)
+{
+	bool		is_refusal = strcmp(report->error, "_GAPLESS_GUARANTEE") == 0;
+	char		error[KAFKA_ERROR_BYTES];
+
+	snprintf(error, sizeof(error), "%.900s (%s)", report->text, report->error);
+	connection_end(conn, kafka_error_class(report->error, true), is_refusal ? NULL : error);
 }
 
 static void
@@ -375,7 +390,7 @@ take_reports(KafkaConnection *conn)
 				take_trouble(conn, &report);
 				break;
 			case REPORT_FATAL:
-				connection_end(conn, kafka_error_class(report.error, true), report.text);
+				take_end(conn, &report);
 				break;
 		}
 	}
@@ -386,18 +401,15 @@ take_reports(KafkaConnection *conn)
  * ------------------------------------------------------------------------
  */
 
+/* Nothing has happened for "ms"; "what" is what did not. */
 static void
-connection_give_up(KafkaConnection *conn, const char *what, int64 ms)
+connection_give_up(KafkaConnection *conn, DispatchErrorClass error_class,
+				   const char *what, int64 ms)
 {
 	char		error[KAFKA_ERROR_BYTES];
 
-	if (conn->trouble[0] != '\0')
-		connection_end(conn, DISPATCH_OUTAGE, conn->trouble);
-	else
-	{
-		snprintf(error, sizeof(error), "%s for %g s", what, ms / 1000.0);
-		connection_end(conn, DISPATCH_OUTAGE, error);
-	}
+	snprintf(error, sizeof(error), "%s for %g s", what, ms / 1000.0);
+	connection_end(conn, error_class, conn->trouble[0] != '\0' ? conn->trouble : error);
 }
 
 static void
@@ -410,9 +422,14 @@ look_while_connecting(KafkaConnection *conn)
 		conn->trouble[0] = '\0';
 	}
 	else if (conn->down_since != 0 || conn->now >= conn->deadline)
-		connection_give_up(conn, "no broker has answered", conn->connect_timeout);
+		connection_give_up(conn, conn->trouble_class, "no broker has answered",
+						   conn->connect_timeout);
 }
 
+/*
+ * A broker that had let us in and does not any more may be about to end, and
+ * say anything: that is an outage, until a new connection knows better.
+ */
 static void
 look_while_ready(KafkaConnection *conn)
 {
@@ -420,19 +437,23 @@ look_while_ready(KafkaConnection *conn)
 
 	if (conn->nflights == 0)
 	{
-		/* Nothing to be lost: better to know than to believe. */
-		if (conn->down_since != 0 || kafka_topics_count() > MAX_TOPICS)
-			connection_give_up(conn, "idle", 0);
+		/* Nothing can be lost: better to know than to believe. */
+		if (conn->down_since != 0)
+			connection_end(conn, DISPATCH_OUTAGE, conn->trouble);
+		else if (kafka_topics_count() > MAX_TOPICS)
+			connection_end(conn, DISPATCH_OUTAGE, "too many topics for one producer");
 		return;
 	}
 	oldest = dlist_head_element(Flight, node, &conn->flights);
 	if (conn->down_since != 0 && conn->now >= conn->down_since + conn->connect_timeout)
-		connection_give_up(conn, "no broker has answered", conn->connect_timeout);
+		connection_give_up(conn, DISPATCH_OUTAGE, "no broker has answered",
+						   conn->connect_timeout);
 	else if (flight_expires_at(conn, oldest) <= conn->now)
 	{
 		/* Others get through: it is this topic, not Kafka. */
 		conn->expired = conn->delivered_at + conn->message_timeout > conn->now;
-		connection_give_up(conn, "no record was confirmed", conn->message_timeout);
+		connection_give_up(conn, DISPATCH_OUTAGE, "no record was confirmed",
+						   conn->message_timeout);
 	}
 }
 

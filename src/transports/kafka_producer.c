@@ -332,11 +332,19 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record, const ch
  * ------------------------------------------------------------------------
  */
 
-/* Text of brokers must not forge lines of our log. */
+/*
+ * Text of brokers must not forge lines of our log; and a text is to be the same
+ * when the error is.
+ */
 static void
 copy_text(char *to, size_t size, const char *from)
 {
+	char	   *varying;
+
 	strlcpy(to, from, size);
+	varying = strstr(to, " (after ");
+	if (varying != NULL)
+		*varying = '\0';
 	for (char *c = to; *c != '\0'; c++)
 		if ((unsigned char) *c < ' ' || *c == '\177')
 			*c = ' ';

@@ -7,16 +7,16 @@
  * process of its own, with a given number of brokers.  It prints their addresses,
  * then takes commands, a line each, and answers each with "ok" or "error ...":
  *
- *	errors <request> <code> ...		what the next requests of that kind are answered
+ *	errors <request> <error> ...	what the next requests of that kind are answered
  *	clear <request>					none of that any more
  *	topic <name> <partitions>		a topic appears
- *	topic-error <name> <code>		a topic fails; 0: it does no more
+ *	topic-error <name> <error>		a topic fails, or with NO_ERROR does no more
  *	leader <topic> <partition> <broker>		-1: there is none
  *	down <broker>, up <broker>
  *	rtt <broker> <ms>				how long its answers take
  *
- * Requests and codes are those of Kafka's protocol: a request of kind 0 produces
- * records.
+ * A request is the number of its kind in Kafka's protocol: 0 produces records.
+ * Errors go by their names in librdkafka; its own, as "_TRANSPORT", are taken too.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,6 +30,24 @@
 
 static rd_kafka_mock_cluster_t *cluster;
 
+/* The error of that name; false: there is none. */
+static int
+find_error(const char *name, rd_kafka_resp_err_t *error)
+{
+	const struct rd_kafka_err_desc *all;
+	size_t		count;
+
+	rd_kafka_get_err_descs(&all, &count);
+	for (size_t i = 0; i < count; i++)
+	{
+		if (all[i].name == NULL || strcmp(all[i].name, name) != 0)
+			continue;
+		*error = all[i].code;
+		return 1;
+	}
+	return 0;
+}
+
 /* "errors" and its arguments, of which the first is taken already. */
 static const char *
 push_errors(int request)
@@ -39,7 +57,8 @@ push_errors(int request)
 	char	   *word;
 
 	while (count < MAX_ERRORS && (word = strtok(NULL, " \n")) != NULL)
-		errors[count++] = (rd_kafka_resp_err_t) atoi(word);
+		if (!find_error(word, &errors[count++]))
+			return "no such error";
 	rd_kafka_mock_push_request_errors_array(cluster, (int16_t) request, count, errors);
 	return NULL;
 }
@@ -70,7 +89,12 @@ execute(const char *command)
 	else if (strcmp(command, "topic") == 0)
 		error = rd_kafka_mock_topic_create(cluster, first, atoi(second), 1);
 	else if (strcmp(command, "topic-error") == 0)
-		rd_kafka_mock_topic_set_error(cluster, first, (rd_kafka_resp_err_t) atoi(second));
+	{
+		if (!find_error(second, &error))
+			return "no such error";
+		rd_kafka_mock_topic_set_error(cluster, first, error);
+		return NULL;
+	}
 	else if (strcmp(command, "rtt") == 0)
 		error = rd_kafka_mock_broker_set_rtt(cluster, number, atoi(second));
 	else if (strcmp(command, "leader") == 0)

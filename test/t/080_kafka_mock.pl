@@ -1,0 +1,147 @@
+# What the errors of Kafka do to events: each row of the table in
+# src/transports/kafka_error.c, as a broker's answer to a record, alone and among
+# others.
+
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(time);
+
+use DispatchTest;
+use KafkaMock;
+use PostgreSQL::Test::Utils;
+
+my $PRODUCE = 0;
+
+# These librdkafka deals with by itself, so that no event is concerned.
+my %INVISIBLE = map { $_ => 1 } qw(
+  _TRANSPORT _RETRY _TIMED_OUT _TIMED_OUT_QUEUE
+  LEADER_NOT_AVAILABLE NOT_LEADER_FOR_PARTITION BROKER_NOT_AVAILABLE REPLICA_NOT_AVAILABLE
+  REQUEST_TIMED_OUT NOT_ENOUGH_REPLICAS NOT_ENOUGH_REPLICAS_AFTER_APPEND KAFKA_STORAGE_ERROR
+  COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR
+  UNKNOWN_TOPIC_OR_PART UNKNOWN_PRODUCER_ID DUPLICATE_SEQUENCE_NUMBER);
+
+# Kafka has it already, says this one.
+my %IS_WRITTEN = (DUPLICATE_SEQUENCE_NUMBER => 1);
+
+# librdkafka says that of records that it was told to let go of.
+my %SAYS = (_PURGE_QUEUE => qr/^the producer has ended$/);
+
+my $mock = KafkaMock->new;
+my $node = new_cluster('mock', "dispatch.retry_delay = '1 h'");
+my $session = session($node);
+
+$session->do('CREATE EXTENSION dispatch');
+
+# A backend on which nothing waits.  It lingers, so that events published together
+# are sent together.
+sub new_backend
+{
+	if ($session->selectrow_array('SELECT count(*) FROM dispatch.backends'))
+	{
+		$session->do(q(SELECT dispatch.drop_backend('default', true)));
+		wait_until(
+			sub { !$session->selectrow_array('SELECT count(*) FROM dispatch.backends') },
+			'the backend is dropped');
+	}
+	$session->do(
+		q(SELECT dispatch.create_backend('default', 'kafka', ?)),
+		undef, JSON::PP->new->encode({ bootstrap_servers => $mock->servers, linger => 0.05 }));
+	return;
+}
+
+new_backend();
+
+# Publishes so many events to a topic in one transaction.
+sub publish
+{
+	my ($topic, $count) = @_;
+
+	return @{
+		$session->selectcol_arrayref(
+			q(SELECT dispatch.publish('t', 's', to_jsonb(i), options => ?)
+			FROM generate_series(1, ?::int) i),
+			undef, qq({"topic": "$topic", "envelope": "data"}), $count) };
+}
+
+sub statuses
+{
+	return join ' ', map {
+		join '/', $session->selectrow_array(
+			'SELECT status, attempts FROM dispatch.events WHERE event_id = ?', undef, $_)
+	} @_;
+}
+
+sub last_error
+{
+	return $session->selectrow_array('SELECT last_error FROM dispatch.backend_status') // '';
+}
+
+# How many events go on that were in a batch that Kafka has refused, and what is
+# left of a back-off that needs an operator: none.
+sub settles_ok
+{
+	my ($expected, $what, @ids) = @_;
+
+	eval {
+		wait_until(
+			sub {
+				$session->do(q(SELECT dispatch.resume_backend('default')))
+				  if backend_state($node, 'default') eq 'configuration error';
+				return statuses(@ids) eq $expected;
+			},
+			$what, 30);
+	};
+	is(statuses(@ids), $expected, "$what: $expected");
+	return;
+}
+
+# ---- Each row of the table
+
+my $source = slurp_file('src/transports/kafka_error.c');
+my @rows = $source =~ /^\t\{"(\w+)", OF_(ALL|ONE)\((\w+)\)\}/mg;
+
+cmp_ok(@rows / 3, '>', 50, 'the table is found');
+is(@rows / 3, scalar(() = $source =~ /^\t\{"/mg), 'all of it');
+
+my %FATE = (
+	DESTINATION => 'retrying/0',
+	EVENT_FAILED => 'retrying/1',
+	EVENT_REJECTED => 'failed/1');
+
+while (my ($name, $scope, $class) = splice @rows, 0, 3)
+{
+	my $fate = $INVISIBLE{$name} ? 'published/0' : $FATE{$class} // 'published/0';
+	my $before = last_error();
+
+	$mock->tell("topic alone.$name 1");
+	$mock->tell("errors $PRODUCE $name");
+	settles_ok($fate, "$name, alone", publish("alone.$name", 1));
+	if ($INVISIBLE{$name})
+	{
+		is(last_error(), $before, "$name: nobody hears of it");
+	}
+	elsif (!$FATE{$class})
+	{
+		like(last_error(), $SAYS{$name} // qr/\($name\)/, "$name: the backend says so");
+		is_deeply([ map { $_->{payload} } $mock->records("alone.$name") ], ['1'], "$name: one record");
+	}
+
+	# While it recovers, it does not send three at once.
+	wait_for_state($node, 'default', 'running');
+	$fate = 'published/0' if $scope eq 'ONE';
+	$mock->tell("topic among.$name 1");
+	$mock->tell("errors $PRODUCE $name");
+	settles_ok("$fate $fate $fate", "$name, among others", publish("among.$name", 3));
+	is_deeply(
+		[ map { $_->{payload} } $mock->records("among.$name") ],
+		$fate eq 'published/0' && !$IS_WRITTEN{$name} ? [ 1 .. 3 ] : [],
+		"$name: each event once, in order");
+	# Those that wait would be sent again, and meet an error of another row.
+	new_backend() if $class eq 'DESTINATION';
+}
+
+$node->stop;
+log_ok($node, qr/ERROR/);
+done_testing();
