@@ -4,7 +4,8 @@
  *	  What the files of the kafka transport share.
  *
  *	kafka.c				the transport: options and callbacks
- *	kafka_connection.c	from messages to outcomes; connecting, timeouts, ending
+ *	kafka_connection.c	from reports to outcomes; connecting, timeouts, ending
+ *	kafka_message.c		from messages to records
  *	kafka_topic.c		topics, and those that take no events at present
  *	kafka_error.c		what the errors mean
  *	kafka_config.c		options to properties; which properties users may set
@@ -138,7 +139,7 @@ typedef struct KafkaReport
 
 extern KafkaProducer *kafka_producer_create(MemoryContext context,
 											const KafkaSetting *settings,
-											const char **error);
+											KafkaReport *failure);
 extern const char *kafka_producer_check(const KafkaSetting *settings);
 extern int	kafka_producer_fd(const KafkaProducer *producer);
 extern bool kafka_producer_is_connected(KafkaProducer *producer);
@@ -163,13 +164,17 @@ typedef struct KafkaTopic
 	char		error[KAFKA_ERROR_BYTES];	/* why it is refused */
 } KafkaTopic;
 
-extern const char *kafka_topic_problem(const char *name);
-extern KafkaTopic *kafka_topic_find(const char *name);
 extern void kafka_topics_renew(void);
 extern long kafka_topics_count(void);
-extern bool kafka_topic_takes(KafkaTopic *topic, int64 now);
+extern KafkaTopic *kafka_topic_open(KafkaProducer *producer, const char *name, int64 now,
+									DispatchErrorClass *error_class, const char **error);
 extern void kafka_topic_refuse(KafkaTopic *topic, int64 now, const char *error);
 extern void kafka_topic_accept(KafkaTopic *topic, int64 now);
+
+/* kafka_message.c */
+
+extern const char *kafka_message_topic(const DispatchMessage *message);
+extern void kafka_message_record(const DispatchMessage *message, KafkaRecord *record);
 
 /* kafka_resolve.c */
 

@@ -350,8 +350,6 @@ static const KafkaSetting fixed_settings[] = {
 	{"socket.keepalive.enable", "true"},
 
 	{"allow.auto.create.topics", "false"},
-	/* Events of a topic that is not there hold up others only for so long. */
-	{"topic.metadata.propagation.max.ms", "2000"},
 	{"reconnect.backoff.max.ms", "1000"},
 };
 
@@ -375,16 +373,24 @@ static const struct
 	{OPTION_COMPRESSION, "compression.codec"},
 };
 
-#define OTHER_SETTINGS 5
+#define OTHER_SETTINGS 7
 
-/*
- * How long a broker may take for one request: long enough for replicas to catch
- * up, short enough for a second try within message_timeout.
- */
-static long
-request_timeout_ms(const DispatchValue *options)
+/* Of the time for a record, so that it can be tried a second time. */
+#define BROKER_SHARE 0.4		/* for a broker, until replicas have caught up */
+#define REQUEST_SHARE 0.5		/* until its reply must be here */
+#define LOOK_SHARE 0.5			/* for a topic to appear */
+
+/* It should not take that long: what is news to one broker is not to another. */
+#define LOOK_MAX_MS 2000
+
+#define MAX_REQUEST_MS 300000	/* librdkafka's own limit */
+
+static const char *
+share_of_timeout(const DispatchValue *options, double share, double max_ms)
 {
-	return Max((long) (options[OPTION_MESSAGE_TIMEOUT].number * 400), 500);
+	double		ms = options[OPTION_MESSAGE_TIMEOUT].number * 1000 * share;
+
+	return psprintf("%d", (int) Min(ms, max_ms));
 }
 
 KafkaSetting *
@@ -409,7 +415,11 @@ kafka_config_settings(const DispatchValue *options)
 	*next++ = (KafkaSetting) {"linger.ms",
 		psprintf("%g", options[OPTION_LINGER].number * 1000)};
 	*next++ = (KafkaSetting) {"request.timeout.ms",
-		psprintf("%ld", request_timeout_ms(options))};
+		share_of_timeout(options, BROKER_SHARE, MAX_REQUEST_MS)};
+	*next++ = (KafkaSetting) {"socket.timeout.ms",
+		share_of_timeout(options, REQUEST_SHARE, MAX_REQUEST_MS)};
+	*next++ = (KafkaSetting) {"topic.metadata.propagation.max.ms",
+		share_of_timeout(options, LOOK_SHARE, LOOK_MAX_MS)};
 	for (int i = 0; i < npairs; i++)
 		*next++ = (KafkaSetting) {options[OPTION_CONFIG].pairs[i].name,
 			options[OPTION_CONFIG].pairs[i].value};

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * kafka_connection.c
- *	  From messages to outcomes: connecting, timeouts, ending.
+ *	  From reports to outcomes: connecting, timeouts, ending.
  *
  * A connection to Kafka is a producer, which connects to as many brokers as it
  * needs, again and again, by itself.  It is ready for messages when a broker has
@@ -88,7 +88,7 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
 {
 	MemoryContext old = MemoryContextSwitchTo(host->context);
 	KafkaConnection *conn = palloc0(sizeof(KafkaConnection));
-	const char *error;
+	KafkaReport failure;
 
 	conn->host = host;
 	conn->message_timeout = (int64) (options[OPTION_MESSAGE_TIMEOUT].number * 1000);
@@ -99,11 +99,11 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
 	dlist_init(&conn->flights);
 	dlist_init(&conn->unused);
 	kafka_topics_renew();
-	conn->producer = kafka_producer_create(host->context, kafka_config_settings(options), &error);
+	conn->producer = kafka_producer_create(host->context, kafka_config_settings(options), &failure);
 	MemoryContextSwitchTo(old);
 	if (conn->producer != NULL)
 		return conn;
-	host->explain(host, DISPATCH_CONFIGURATION, error);
+	host->explain(host, kafka_error_class(failure.error, true), failure.text);
 	return NULL;
 }
 
@@ -192,65 +192,6 @@ flight_settle(KafkaConnection *conn, Flight *flight)
 		flight->topic->probing = false;
 }
 
-static void
-record_fill(KafkaRecord *record, const DispatchMessage *message)
-{
-	const DispatchValue *key = &message->options[OPTION_PARTITION_KEY];
-	const DispatchValue *partition = &message->options[OPTION_PARTITION];
-	const DispatchValue *timestamp = &message->options[OPTION_TIMESTAMP_MS];
-	const DispatchValue *headers = &message->options[OPTION_HEADERS];
-
-	record->key = message->key;
-	if (key->is_set)
-		record->key = key->text_len > 0 ? key->text : NULL;
-	record->key_len = record->key != NULL ? strlen(record->key) : 0;
-	record->partition = partition->is_set ? (int) partition->integer : -1;
-	record->body = message->body;
-	record->body_len = message->body_len;
-	record->timestamp_ms = timestamp->is_set ? timestamp->integer : message->timestamp_ms;
-	record->content_type = message->content_type;
-	record->attributes = message->attributes;
-	record->nattributes = message->nattributes;
-	record->headers = headers->pairs;
-	record->nheaders = headers->npairs;
-}
-
-/*
- * The topic of a message, ready to be sent to.  NULL if it takes none; the
- * message has failed then.
- */
-static KafkaTopic *
-topic_open(KafkaConnection *conn, DispatchMessage *message)
-{
-	const char *name = message->options[OPTION_TOPIC].text;
-	const char *error = kafka_topic_problem(name);
-	KafkaTopic *topic;
-
-	if (error != NULL)
-	{
-		conn->host->failed(conn->host, message, DISPATCH_EVENT_REJECTED, error);
-		return NULL;
-	}
-	topic = kafka_topic_find(name);
-	if (!kafka_topic_takes(topic, conn->now))
-	{
-		conn->host->failed(conn->host, message, DISPATCH_DESTINATION, topic->error);
-		return NULL;
-	}
-	/* Only a new handle makes librdkafka ask anew for a topic it misses. */
-	if (topic->probing && topic->handle != NULL)
-	{
-		kafka_producer_close_topic(conn->producer, topic->handle);
-		topic->handle = NULL;
-	}
-	if (topic->handle == NULL)
-		topic->handle = kafka_producer_open_topic(conn->producer, name, &error);
-	if (topic->handle != NULL)
-		return topic;
-	conn->host->failed(conn->host, message, DISPATCH_EVENT_FAILED, error);
-	return NULL;
-}
-
 /*
  * A message has met an error.  True if that is the message's own, which has
  * failed then; else it ends the connection.
@@ -287,13 +228,18 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 
 	if (conn->phase != PHASE_READY)
 		return false;
-	topic = topic_open(conn, message);
+	conn->now = clock_ms();
+	topic = kafka_topic_open(conn->producer, kafka_message_topic(message), conn->now,
+							 &error_class, &text);
 	if (topic == NULL)
+	{
+		conn->host->failed(conn->host, message, error_class, text);
 		return true;
+	}
 
 	flight = flight_take(conn);
 	*flight = (Flight) {.message = message, .topic = topic, .sent_at = conn->now};
-	record_fill(&record, message);
+	kafka_message_record(message, &record);
 	record.topic = topic->handle;
 	record.opaque = flight;
 	dlist_push_tail(&conn->flights, &flight->node);

@@ -28,6 +28,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "lib/stringinfo.h"
 #include "nodes/pg_list.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
@@ -43,12 +44,17 @@ struct KafkaProducer
 	int			fd;				/* -1: none */
 	int			stopping;		/* for kafka_resolve() */
 	List	   *topics;			/* handles that are open */
+	rd_kafka_headers_t *headers;	/* of a record that is being made; or NULL */
+	StringInfoData name;		/* of one of them */
 	MemoryContext context;
 	char		text[KAFKA_ERROR_BYTES];
 };
 
 /* To be destroyed before the process ends. */
 static KafkaProducer *alive = NULL;
+
+/* It tells brokers how it fares from this version on, unless told not to. */
+#define FIRST_WITH_METRICS 0x02050000
 
 /* Logs of librdkafka are for those who look for a fault in it. */
 #define LOG_OF_LIBRARY DEBUG1
@@ -57,6 +63,14 @@ static KafkaProducer *alive = NULL;
  * Beginning and end
  * ------------------------------------------------------------------------
  */
+
+static void
+free_headers(KafkaProducer *producer)
+{
+	if (producer->headers != NULL)
+		rd_kafka_headers_destroy(producer->headers);
+	producer->headers = NULL;
+}
 
 /*
  * Waits for the threads.  May be called twice.
@@ -69,6 +83,7 @@ kafka_producer_destroy(KafkaProducer *producer)
 
 	__atomic_store_n(&producer->stopping, 1, __ATOMIC_SEQ_CST);
 	producer->client = NULL;
+	free_headers(producer);
 	if (alive == producer)
 		alive = NULL;
 	if (producer->event != NULL)
@@ -117,6 +132,10 @@ make_conf(const KafkaSetting *settings, char *error, size_t error_size)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
+	/* In 2.5.0, by what a broker asks for it could be made to abort. */
+	if (rd_kafka_version() >= FIRST_WITH_METRICS)
+		(void) rd_kafka_conf_set(conf, "enable.metrics.push", "false", error, error_size);
+
 	for (; settings->name != NULL; settings++)
 	{
 		if (rd_kafka_conf_set(conf, settings->name, settings->value,
@@ -144,17 +163,33 @@ kafka_producer_check(const KafkaSetting *settings)
 	return NULL;
 }
 
+/* The descriptor that wakes us; false with an error if there can be none. */
+static bool
+open_fd(KafkaProducer *producer, KafkaReport *failure)
+{
+	failure->error = "_CRIT_SYS_RESOURCE";
+	failure->text = "too many open files";
+	if (!AcquireExternalFD())
+		return false;
+	producer->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (producer->fd >= 0)
+		return true;
+	ReleaseExternalFD();
+	return false;
+}
+
 /*
- * Starts a producer, which lives as long as the context.  NULL and *error if it
- * cannot be started.
+ * Starts a producer, which lives as long as the context.  NULL and the error and
+ * text of *failure if it cannot be started.
  */
 KafkaProducer *
 kafka_producer_create(MemoryContext context, const KafkaSetting *settings,
-					  const char **error)
+					  KafkaReport *failure)
 {
 	static bool exit_is_watched = false;
 	static const uint64 one = 1;
 	KafkaProducer *producer = MemoryContextAllocZero(context, sizeof(KafkaProducer));
+	MemoryContext old;
 	rd_kafka_conf_t *conf;
 
 	if (!exit_is_watched)
@@ -163,24 +198,18 @@ kafka_producer_create(MemoryContext context, const KafkaSetting *settings,
 
 	producer->context = context;
 	producer->fd = -1;
+	old = MemoryContextSwitchTo(context);
+	initStringInfo(&producer->name);
+	MemoryContextSwitchTo(old);
 	producer->callback.func = release;
 	producer->callback.arg = producer;
 	MemoryContextRegisterResetCallback(context, &producer->callback);
 
-	*error = producer->text;
-	if (!AcquireExternalFD())
-	{
-		strlcpy(producer->text, "too many open files", sizeof(producer->text));
+	if (!open_fd(producer, failure))
 		return NULL;
-	}
-	producer->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (producer->fd < 0)
-	{
-		snprintf(producer->text, sizeof(producer->text), "eventfd: %m");
-		ReleaseExternalFD();
-		return NULL;
-	}
 
+	failure->error = "_INVALID_ARG";
+	failure->text = producer->text;
 	conf = make_conf(settings, producer->text, sizeof(producer->text));
 	if (conf == NULL)
 		return NULL;
@@ -192,6 +221,7 @@ kafka_producer_create(MemoryContext context, const KafkaSetting *settings,
 									producer->text, sizeof(producer->text));
 	if (producer->client == NULL)
 	{
+		failure->error = rd_kafka_err2name(rd_kafka_last_error());
 		rd_kafka_conf_destroy(conf);
 		return NULL;
 	}
@@ -266,37 +296,33 @@ kafka_producer_close_topic(KafkaProducer *producer, KafkaTopicHandle handle)
 }
 
 static void
-add_header(rd_kafka_headers_t *headers, const char *prefix, const DispatchPair *pair)
+add_header(KafkaProducer *producer, const char *name, const char *value)
 {
-	char		name[NAMEDATALEN * 2];
-
-	if (*prefix == '\0')
-	{
-		rd_kafka_header_add(headers, pair->name, -1, pair->value,
-							pair->value != NULL ? (ssize_t) strlen(pair->value) : 0);
-		return;
-	}
-	snprintf(name, sizeof(name), "%s%s", prefix, pair->name);
-	rd_kafka_header_add(headers, name, -1, pair->value, strlen(pair->value));
+	rd_kafka_header_add(producer->headers, name, -1, value,
+						value != NULL ? (ssize_t) strlen(value) : 0);
 }
 
-/* NULL if there are none. */
+/* NULL if there are none.  The producer has them, until the record does. */
 static rd_kafka_headers_t *
-make_headers(const KafkaRecord *record)
+make_headers(KafkaProducer *producer, const KafkaRecord *record)
 {
 	int			count = (record->content_type != NULL) + record->nattributes + record->nheaders;
-	rd_kafka_headers_t *headers;
 
 	if (count == 0)
 		return NULL;
-	headers = rd_kafka_headers_new(count);
+	producer->headers = rd_kafka_headers_new(count);
 	for (int i = 0; i < record->nattributes; i++)
-		add_header(headers, "ce_", &record->attributes[i]);
+	{
+		resetStringInfo(&producer->name);
+		appendStringInfoString(&producer->name, "ce_");
+		appendStringInfoString(&producer->name, record->attributes[i].name);
+		add_header(producer, producer->name.data, record->attributes[i].value);
+	}
 	if (record->content_type != NULL)
-		rd_kafka_header_add(headers, "content-type", -1, record->content_type, -1);
+		add_header(producer, "content-type", record->content_type);
 	for (int i = 0; i < record->nheaders; i++)
-		add_header(headers, "", &record->headers[i]);
-	return headers;
+		add_header(producer, record->headers[i].name, record->headers[i].value);
+	return producer->headers;
 }
 
 /*
@@ -306,7 +332,7 @@ make_headers(const KafkaRecord *record)
 const char *
 kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record, const char **text)
 {
-	rd_kafka_headers_t *headers = make_headers(record);
+	rd_kafka_headers_t *headers = make_headers(producer, record);
 	rd_kafka_resp_err_t error;
 
 	error = rd_kafka_producev(producer->client,
@@ -320,9 +346,11 @@ kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record, const ch
 							  RD_KAFKA_V_OPAQUE(record->opaque),
 							  RD_KAFKA_V_END);
 	if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
+	{
+		producer->headers = NULL;
 		return NULL;
-	if (headers != NULL)
-		rd_kafka_headers_destroy(headers);
+	}
+	free_headers(producer);
 	*text = rd_kafka_err2str(error);
 	return rd_kafka_err2name(error);
 }

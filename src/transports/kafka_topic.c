@@ -33,8 +33,8 @@ static HTAB *topics = NULL;
  * What is wrong with the name of a topic; NULL if nothing is.  librdkafka would
  * ask the brokers for it again and again.
  */
-const char *
-kafka_topic_problem(const char *name)
+static const char *
+name_problem(const char *name)
 {
 	size_t		len = strlen(name);
 
@@ -51,8 +51,8 @@ kafka_topic_problem(const char *name)
 }
 
 /* The topic of a valid name. */
-KafkaTopic *
-kafka_topic_find(const char *name)
+static KafkaTopic *
+find_topic(const char *name)
 {
 	KafkaTopic *topic;
 	bool		found;
@@ -99,11 +99,9 @@ kafka_topics_count(void)
 	return topics != NULL ? hash_get_num_entries(topics) : 0;
 }
 
-/*
- * May a record be sent to it?  If it was refused before, this one is the probe.
- */
-bool
-kafka_topic_takes(KafkaTopic *topic, int64 now)
+/* May a record be sent to it?  If it was refused before, this one is the probe. */
+static bool
+takes_record(KafkaTopic *topic, int64 now)
 {
 	if (topic->refused_until == 0)
 		return true;
@@ -111,6 +109,40 @@ kafka_topic_takes(KafkaTopic *topic, int64 now)
 		return false;
 	topic->probing = true;
 	return true;
+}
+
+/*
+ * The topic of that name, with a handle, to send a record to.  NULL if it takes
+ * none, with the class of the error and its text.
+ */
+KafkaTopic *
+kafka_topic_open(KafkaProducer *producer, const char *name, int64 now,
+				 DispatchErrorClass *error_class, const char **error)
+{
+	KafkaTopic *topic;
+
+	*error_class = DISPATCH_EVENT_REJECTED;
+	*error = name_problem(name);
+	if (*error != NULL)
+		return NULL;
+
+	topic = find_topic(name);
+	*error_class = DISPATCH_DESTINATION;
+	*error = topic->error;
+	if (!takes_record(topic, now))
+		return NULL;
+
+	/* Only a new handle makes librdkafka ask anew for a topic it misses. */
+	if (topic->probing && topic->handle != NULL)
+	{
+		kafka_producer_close_topic(producer, topic->handle);
+		topic->handle = NULL;
+	}
+	if (topic->handle == NULL)
+		topic->handle = kafka_producer_open_topic(producer, name, error);
+	if (topic->handle == NULL)
+		topic->probing = false;
+	return topic->handle != NULL ? topic : NULL;
 }
 
 /* "error" may be the topic's own. */

@@ -82,7 +82,10 @@ sub _build
 {
 	my $path = PostgreSQL::Test::Utils::tempdir('kafka_mock') . '/kafka_mock';
 
-	IPC::Run::run([ 'gcc', '-Wall', '-Werror', '-o', $path, 'test/kafka_mock/kafka_mock.c', '-lrdkafka' ])
+	IPC::Run::run(
+		[
+			'gcc', '-Wall', '-Werror', '-o', $path, 'test/kafka_mock/kafka_mock.c',
+			'-lrdkafka' ])
 	  or croak 'the mock cluster could not be built';
 	return $path;
 }
