@@ -4,8 +4,9 @@
  *	  A cluster of Kafka that answers as it is told to, for tests.
  *
  * librdkafka has a mock cluster that listens on the loopback; this runs one as a
- * process of its own, with a given number of brokers.  It prints their addresses,
- * then takes commands, a line each, and answers each with "ok" or "error ...":
+ * process of its own, with a given number of brokers.  It prints their addresses
+ * and the number of librdkafka's version, then takes commands, a line each, and
+ * answers each with "ok" or "error: ...":
  *
  *	errors <request> <error> ...	what the next requests of that kind are answered
  *	clear <request>					none of that any more
@@ -122,7 +123,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "no mock cluster: %s\n", text);
 		return 1;
 	}
-	printf("%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
+	printf("%s %d\n", rd_kafka_mock_cluster_bootstraps(cluster), rd_kafka_version());
 	fflush(stdout);
 
 	while (fgets(line, sizeof(line), stdin) != NULL)

@@ -33,14 +33,16 @@ sub new
 
 	$program //= _build();
 	$self->{pid} = open2($self->{out}, $self->{in}, $program, $options{brokers} // 1);
-	$self->{servers} = readline $self->{out};
-	croak 'the mock cluster did not start' unless defined $self->{servers};
-	chomp $self->{servers};
+	@$self{qw(servers version)} = split ' ', readline($self->{out}) // '';
+	croak 'the mock cluster did not start' unless $self->{version};
 	push @all_mocks, $self;
 	return $self;
 }
 
 sub servers { return $_[0]->{servers}; }
+
+# Of librdkafka, as 0xMMmmrrpp.
+sub version { return $_[0]->{version}; }
 
 # Has it execute a command.
 sub tell

@@ -25,13 +25,17 @@ my %INVISIBLE = map { $_ => 1 } qw(
 # Kafka has it already, says this one.
 my %IS_WRITTEN = (DUPLICATE_SEQUENCE_NUMBER => 1);
 
-# Only later releases of librdkafka know this one.
+# Not every release of librdkafka knows this one, and the latest ones deal with
+# these as with the above.
+my $SINCE_2_2 = 0x020200ff;
 my %NEWER = (_INVALID_DIFFERENT_RECORD => 1);
+my @INVISIBLE_SINCE_2_2 = qw(_SSL INVALID_MSG);
 
 # librdkafka says that of records that it was told to let go of.
 my %SAYS = (_PURGE_QUEUE => qr/^the producer has ended$/);
 
 my $mock = KafkaMock->new;
+@INVISIBLE{@INVISIBLE_SINCE_2_2} = (1) x @INVISIBLE_SINCE_2_2 if $mock->version > $SINCE_2_2;
 my $node = new_cluster('mock', "dispatch.retry_delay = '1 h'");
 my $session = session($node);
 
