@@ -25,17 +25,16 @@ my %INVISIBLE = map { $_ => 1 } qw(
 # Kafka has it already, says this one.
 my %IS_WRITTEN = (DUPLICATE_SEQUENCE_NUMBER => 1);
 
-# Not every release of librdkafka knows this one, and the latest ones deal with
-# these as with the above.
-my $SINCE_2_2 = 0x020200ff;
+# Not every release of librdkafka knows this one, and later ones deal with these
+# as with the above.
 my %NEWER = (_INVALID_DIFFERENT_RECORD => 1);
-my @INVISIBLE_SINCE_2_2 = qw(_SSL INVALID_MSG);
+my %INVISIBLE_SINCE = (_SSL => 0x02020000, INVALID_MSG => 0x02040000);
 
 # librdkafka says that of records that it was told to let go of.
 my %SAYS = (_PURGE_QUEUE => qr/^the producer has ended$/);
 
 my $mock = KafkaMock->new;
-@INVISIBLE{@INVISIBLE_SINCE_2_2} = (1) x @INVISIBLE_SINCE_2_2 if $mock->version > $SINCE_2_2;
+$INVISIBLE{$_} = 1 foreach grep { $mock->version >= $INVISIBLE_SINCE{$_} } keys %INVISIBLE_SINCE;
 my $node = new_cluster('mock', "dispatch.retry_delay = '1 h'");
 my $session = session($node);
 
