@@ -80,6 +80,8 @@ enum KafkaOption
  */
 extern DispatchErrorClass kafka_error_class(const char *name, bool alone);
 
+extern DispatchErrorClass kafka_error_trouble_class(const char *name, const char *text);
+
 /* Does an error of that class end the connection, or only fail its message? */
 extern bool kafka_error_ends_connection(DispatchErrorClass error_class);
 

@@ -208,6 +208,9 @@ flight_fail(KafkaConnection *conn, Flight *flight, DispatchErrorClass error_clas
 		connection_end(conn, error_class, error);
 		return false;
 	}
+	/* A refusal also ends the producer, and is a better reason than none. */
+	if (conn->phase == PHASE_ENDING)
+		connection_end(conn, DISPATCH_OUTAGE, error);
 	flight_settle(conn, flight);
 	if (error_class == DISPATCH_DESTINATION)
 		kafka_topic_refuse(flight->topic, conn->now, error);
@@ -302,7 +305,7 @@ take_trouble(KafkaConnection *conn, const KafkaReport *report)
 	/* That all are down says less than what one of them said before. */
 	if (all_down && conn->trouble[0] != '\0')
 		return;
-	conn->trouble_class = kafka_error_class(report->error, true);
+	conn->trouble_class = kafka_error_trouble_class(report->error, report->text);
 	strlcpy(conn->trouble, report->text, sizeof(conn->trouble));
 }
 

@@ -112,6 +112,29 @@ static const KafkaErrorRow error_rows[] = {
 	{"_INVALID_DIFFERENT_RECORD", OF_ALL(CULPRIT_UNKNOWN)}
 };
 
+/*
+ * What is wrong with TLS comes as _SSL or as _TRANSPORT, depending on the version
+ * of TLS and on who noticed first.  So, for these, the text decides.
+ */
+static const struct
+{
+	const char *name;
+	const char *part;
+	DispatchErrorClass error_class;
+}			text_rows[] =
+{
+	{"_TRANSPORT", "certificate verify failed", DISPATCH_CONFIGURATION},
+	{"_TRANSPORT", "SSL alert number", DISPATCH_CONFIGURATION},
+	{"_TRANSPORT", "alert certificate", DISPATCH_CONFIGURATION},
+	{"_TRANSPORT", "alert bad certificate", DISPATCH_CONFIGURATION},
+	{"_TRANSPORT", "alert unknown ca", DISPATCH_CONFIGURATION},
+	{"_TRANSPORT", "alert handshake failure", DISPATCH_CONFIGURATION},
+	{"_TRANSPORT", "alert protocol version", DISPATCH_CONFIGURATION},
+	/* a broker that ends in the middle of it */
+	{"_SSL", "Disconnected", DISPATCH_OUTAGE},
+	{"_SSL", "unexpected eof", DISPATCH_OUTAGE},
+};
+
 DispatchErrorClass
 kafka_error_class(const char *name, bool alone)
 {
@@ -137,4 +160,14 @@ kafka_error_ends_connection(DispatchErrorClass error_class)
 		default:
 			return true;
 	}
+}
+
+/* The class of an error of a connection to a broker. */
+DispatchErrorClass
+kafka_error_trouble_class(const char *name, const char *text)
+{
+	for (size_t i = 0; i < lengthof(text_rows); i++)
+		if (strcmp(text_rows[i].name, name) == 0 && strstr(text, text_rows[i].part) != NULL)
+			return text_rows[i].error_class;
+	return kafka_error_class(name, true);
 }

@@ -214,5 +214,5 @@ foreach my $topic ('well', @bad)
 }
 
 $node->stop;
-log_ok($node, qr/ERROR/);
+log_ok($node, qr/ERROR:/);
 done_testing();
