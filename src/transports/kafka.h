@@ -6,7 +6,7 @@
  *	kafka.c				the transport: options and callbacks
  *	kafka_connection.c	from reports to outcomes; connecting, timeouts, ending
  *	kafka_message.c		from messages to records
- *	kafka_topic.c		topics, and those that take no events at present
+ *	kafka_topic.c		topics, by name
  *	kafka_error.c		what the errors mean
  *	kafka_config.c		options to properties; which properties users may set
  *	kafka_producer.c	a producer; the one user of librdkafka
@@ -37,8 +37,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef KAFKA_H
-#define KAFKA_H
+#ifndef DISPATCH_KAFKA_H
+#define DISPATCH_KAFKA_H
 
 #include "dispatch_transport.h"
 
@@ -159,19 +159,17 @@ extern void kafka_producer_destroy(KafkaProducer *producer);
 typedef struct KafkaTopic
 {
 	char		name[256];		/* hash key: must be first */
-	KafkaTopicHandle handle;	/* of the present producer; NULL: none yet */
+	KafkaTopicHandle handle;
 	int64		delivered_at;	/* when a record last was (ms); 0: never */
-	int64		refused_until;	/* 0: it takes records */
-	bool		probing;		/* one is under way, to see whether it does now */
-	char		error[KAFKA_ERROR_BYTES];	/* why it is refused */
+	int64		missed_at;		/* when it was not to be had (ms); 0: it was */
 } KafkaTopic;
 
-extern void kafka_topics_renew(void);
-extern long kafka_topics_count(void);
-extern KafkaTopic *kafka_topic_open(KafkaProducer *producer, const char *name, int64 now,
-									DispatchErrorClass *error_class, const char **error);
-extern void kafka_topic_refuse(KafkaTopic *topic, int64 now, const char *error);
-extern void kafka_topic_accept(KafkaTopic *topic, int64 now);
+typedef struct KafkaTopics KafkaTopics;
+
+extern KafkaTopics *kafka_topics_create(MemoryContext context, KafkaProducer *producer);
+extern long kafka_topics_count(const KafkaTopics *topics);
+extern KafkaTopic *kafka_topic_open(KafkaTopics *topics, const char *name, int64 now,
+									const char **error);
 
 /* kafka_message.c */
 
@@ -196,4 +194,4 @@ extern KafkaConnection *kafka_connection_create(DispatchHost *host,
 extern bool kafka_connection_send(void *connection, DispatchMessage *message);
 extern DispatchState kafka_connection_pump(void *connection, DispatchWait *wait);
 
-#endif							/* KAFKA_H */
+#endif							/* DISPATCH_KAFKA_H */

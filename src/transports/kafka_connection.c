@@ -54,6 +54,7 @@ struct KafkaConnection
 {
 	DispatchHost *host;
 	KafkaProducer *producer;
+	KafkaTopics *topics;
 	KafkaPhase	phase;
 	int64		message_timeout;	/* milliseconds, as are all of these: */
 	int64		connect_timeout;
@@ -98,8 +99,9 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn->trouble_class = conn->end_class = DISPATCH_OUTAGE;
 	dlist_init(&conn->flights);
 	dlist_init(&conn->unused);
-	kafka_topics_renew();
 	conn->producer = kafka_producer_create(host->context, kafka_config_settings(options), &failure);
+	if (conn->producer != NULL)
+		conn->topics = kafka_topics_create(host->context, conn->producer);
 	MemoryContextSwitchTo(old);
 	if (conn->producer != NULL)
 		return conn;
@@ -147,11 +149,8 @@ static void
 flight_finish(KafkaConnection *conn, Flight *flight)
 {
 	if (conn->expired && flight_expires_at(conn, flight) <= conn->now)
-	{
-		kafka_topic_refuse(flight->topic, conn->now, "the topic does not confirm records");
 		conn->host->failed(conn->host, flight->message, DISPATCH_DESTINATION,
 						   "Kafka did not confirm the record in time");
-	}
 	else if (flight->unsent && conn->end_class != DISPATCH_CULPRIT_UNKNOWN)
 		conn->host->returned(conn->host, flight->message);
 }
@@ -188,8 +187,6 @@ flight_settle(KafkaConnection *conn, Flight *flight)
 	dlist_delete(&flight->node);
 	dlist_push_head(&conn->unused, &flight->node);
 	conn->nflights--;
-	if (flight->topic->probing)
-		flight->topic->probing = false;
 }
 
 /*
@@ -213,7 +210,7 @@ flight_fail(KafkaConnection *conn, Flight *flight, DispatchErrorClass error_clas
 		connection_end(conn, DISPATCH_OUTAGE, error);
 	flight_settle(conn, flight);
 	if (error_class == DISPATCH_DESTINATION)
-		kafka_topic_refuse(flight->topic, conn->now, error);
+		flight->topic->missed_at = conn->now;
 	conn->host->failed(conn->host, flight->message, error_class, error);
 	return true;
 }
@@ -232,11 +229,10 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 	if (conn->phase != PHASE_READY)
 		return false;
 	conn->now = clock_ms();
-	topic = kafka_topic_open(conn->producer, kafka_message_topic(message), conn->now,
-							 &error_class, &text);
+	topic = kafka_topic_open(conn->topics, kafka_message_topic(message), conn->now, &text);
 	if (topic == NULL)
 	{
-		conn->host->failed(conn->host, message, error_class, text);
+		conn->host->failed(conn->host, message, DISPATCH_EVENT_REJECTED, text);
 		return true;
 	}
 
@@ -272,8 +268,8 @@ take_record(KafkaConnection *conn, const KafkaReport *report)
 
 	if (report->error == NULL)
 	{
-		kafka_topic_accept(flight->topic, conn->now);
-		conn->delivered_at = conn->now;
+		flight->topic->delivered_at = conn->delivered_at = conn->now;
+		flight->topic->missed_at = 0;
 		conn->down_since = 0;
 		conn->trouble[0] = '\0';
 		flight_settle(conn, flight);
@@ -389,7 +385,7 @@ look_while_ready(KafkaConnection *conn)
 		/* Nothing can be lost: better to know than to believe. */
 		if (conn->down_since != 0)
 			connection_end(conn, DISPATCH_OUTAGE, conn->trouble);
-		else if (kafka_topics_count() > MAX_TOPICS)
+		else if (kafka_topics_count(conn->topics) > MAX_TOPICS)
 			connection_end(conn, DISPATCH_OUTAGE, "too many topics for one producer");
 		return;
 	}
