@@ -100,7 +100,7 @@ need_rabbitmq()
 
 demo=${DEMO:-redis}
 [ -e "test/demo_$demo.sh" ] || {
-	echo "DEMO=$demo: there is no such demo; there are redis and rabbitmq" >&2
+	echo "DEMO=$demo: there is no such demo; there are redis, kafka and rabbitmq" >&2
 	exit 2
 }
 
@@ -116,6 +116,12 @@ need redis-server command -v redis-server
 need redis-tools command -v redis-cli
 if [ "$what" != demo ] || [ "$demo" = rabbitmq ]; then
 	need_rabbitmq
+fi
+if [ "$what" != demo ] || [ "$demo" = kafka ]; then
+	need default-jre-headless command -v java
+	need maven command -v mvn
+	need kcat command -v kcat
+	need python3-venv /usr/bin/python3 -c 'import ensurepip'
 fi
 if [ "$what" != demo ]; then
 	need perl perl -MTest::More -MTAP::Harness -e 1
