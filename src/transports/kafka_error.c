@@ -114,25 +114,20 @@ static const KafkaErrorRow error_rows[] = {
 
 /*
  * What is wrong with TLS comes as _SSL or as _TRANSPORT, depending on the version
- * of TLS and on who noticed first.  So, for these, the text decides.
+ * of TLS and on who noticed first; and so does a broker that ends in the middle of
+ * it.  So the text decides, of which OpenSSL has written the part that counts.
  */
 static const struct
 {
 	const char *name;
 	const char *part;
 	DispatchErrorClass error_class;
-}			text_rows[] =
+}			tls_rows[] =
 {
-	{"_TRANSPORT", "certificate verify failed", DISPATCH_CONFIGURATION},
-	{"_TRANSPORT", "SSL alert number", DISPATCH_CONFIGURATION},
-	{"_TRANSPORT", "alert certificate", DISPATCH_CONFIGURATION},
-	{"_TRANSPORT", "alert bad certificate", DISPATCH_CONFIGURATION},
-	{"_TRANSPORT", "alert unknown ca", DISPATCH_CONFIGURATION},
-	{"_TRANSPORT", "alert handshake failure", DISPATCH_CONFIGURATION},
-	{"_TRANSPORT", "alert protocol version", DISPATCH_CONFIGURATION},
-	/* a broker that ends in the middle of it */
 	{"_SSL", "Disconnected", DISPATCH_OUTAGE},
 	{"_SSL", "unexpected eof", DISPATCH_OUTAGE},
+	{"_TRANSPORT", "unexpected eof", DISPATCH_OUTAGE},
+	{"_TRANSPORT", "SSL routines:", DISPATCH_CONFIGURATION}
 };
 
 DispatchErrorClass
@@ -166,8 +161,8 @@ kafka_error_ends_connection(DispatchErrorClass error_class)
 DispatchErrorClass
 kafka_error_trouble_class(const char *name, const char *text)
 {
-	for (size_t i = 0; i < lengthof(text_rows); i++)
-		if (strcmp(text_rows[i].name, name) == 0 && strstr(text, text_rows[i].part) != NULL)
-			return text_rows[i].error_class;
+	for (size_t i = 0; i < lengthof(tls_rows); i++)
+		if (strcmp(tls_rows[i].name, name) == 0 && strstr(text, tls_rows[i].part) != NULL)
+			return tls_rows[i].error_class;
 	return kafka_error_class(name, true);
 }

@@ -64,7 +64,9 @@ sub records
 	my ($out, $err) = ('', '');
 
 	IPC::Run::run(
-		[ 'kcat', '-b', $self->servers, '-C', '-t', $topic, '-o', 'beginning', '-e', '-q', '-J' ],
+		[
+			'kcat', '-b', $self->servers, '-X', 'fetch.wait.max.ms=10',
+			'-C', '-t', $topic, '-o', 'beginning', '-e', '-q', '-J' ],
 		'<', \undef, '>', \$out, '2>', \$err)
 	  or croak "kcat: $err";
 	return map { $json->decode($_) } split /\n/, $out;
