@@ -63,9 +63,9 @@ endef
 
 # These run on a machine that has no PostgreSQL yet, so they do without PGXS
 # (whose own target "check" does nothing).
-ifneq (,$(filter check check-faults demo layout,$(MAKECMDGOALS)))
+ifneq (,$(filter bench check check-faults demo layout,$(MAKECMDGOALS)))
 
-.PHONY: check check-faults demo layout
+.PHONY: bench check check-faults demo layout
 check demo:
 	@bash test/run.sh $@
 check-faults: export PROVE_TESTS = test/faults/*.pl
@@ -73,6 +73,10 @@ check-faults: export REGRESS =
 check-faults: export ISOLATION =
 check-faults:
 	@bash test/run.sh check
+# The report is of all the records in the directory, also of earlier runs.
+bench: export RESULTS ?= results
+bench:
+	@bash test/run.sh $@; status=$$?; perl test/bench_report.pl "$$RESULTS" && exit $$status
 layout:
 	@perl tools/check-layout
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 #
-# run.sh: runs test/check.sh or test/demo.sh on a machine as it is found.
+# run.sh: runs test/check.sh, bench.sh or demo.sh on a machine as it is found.
 #
 # Sets the machine up, copies the sources to a temporary directory, and runs
 # the script there as an ordinary user: PostgreSQL refuses to run as root, and
 # nothing is to be left in the tree.  Whatever way the script ends, the servers
 # that it started end too and the directory is removed (kept with KEEP=1).
+# What the script has put into $WORK/results comes to the directory $RESULTS.
 #
-# usage: run.sh check|demo
+# usage: run.sh bench|check|demo
 
 set -euo pipefail
 
@@ -40,6 +41,12 @@ send_to_survivors()
 	return $found
 }
 
+bring_results()
+{
+	[ -n "${RESULTS:-}" ] && [ -d "$work/results" ] || return 0
+	mkdir -p "$RESULTS" && cp --no-preserve=all "$work"/results/* "$RESULTS/"
+}
+
 cleanup()
 {
 	local status=$? try
@@ -52,6 +59,7 @@ cleanup()
 			sleep 0.3
 		done
 		send_to_survivors KILL
+		bring_results
 		[ -n "${KEEP:-}" ] && echo "kept: $work" >&2 || rm -rf "$work"
 	fi
 	# The script itself prints the summary, once it runs.
@@ -80,7 +88,8 @@ tar -cf - --exclude-vcs --exclude='*.[ado]' --exclude='*.so' --exclude=tmp_check
 # A clean environment: neither PGHOST nor MAKEFLAGS nor a locale gets through;
 # what tunes single tests does.
 environment=(PATH="$PATH" HOME="$work" TMPDIR="$work/tmp" LC_ALL=C.UTF-8 WORK="$work")
-for name in CI WERROR PG_CONFIG REGRESS ISOLATION PROVE_TESTS DEMO "${!DISPATCH_@}"; do
+for name in CI WERROR PG_CONFIG REGRESS ISOLATION PROVE_TESTS DEMO BENCH SIZE OUTAGE \
+	"${!DISPATCH_@}"; do
 	[ -z "${!name+set}" ] || environment+=("$name=${!name}")
 done
 

@@ -7,7 +7,7 @@
 # when they are installed: policy-rc.d, Debian's switch for that, is in place
 # meanwhile, so that this leaves nothing running.
 #
-# usage: setup.sh check|demo
+# usage: setup.sh bench|check|demo
 #
 # The demo can do without Redis, where the distribution has none.
 
