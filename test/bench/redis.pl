@@ -75,7 +75,7 @@ pause($session, 'default');
 compare('100 bytes, no key, batches of 1000', %base,
 	count => sized(1000, 300_000, 300_000), turns => sized(1, 5, 9), connections => [ 50, 1 ]);
 compare('100 bytes, unique keys', %base, keys => 'many');
-compare('100 bytes, one key', %base, keys => 'one', target => undef);
+compare('100 bytes, one key', %base, keys => 'one', target => '');
 compare('1000 bytes', %base, payload => 1000, count => $count / 2);
 compare('10000 bytes', %base, payload => 10_000, count => $count / 10);
 compare('batches of 100', %base, batch_size => 100);

@@ -18,8 +18,8 @@ use Bench::Server;
 
 our @EXPORT = qw(publish_script insert_script pgbench_start pgbench_end pgbench_tps);
 
-# One event, one transaction.  With a key, each client has its own, and counts
-# its events in "n".
+# One event, one transaction.  With a key, each client has its own, and numbers
+# its events.
 sub publish_script
 {
 	my (%options) = @_;
@@ -27,8 +27,9 @@ sub publish_script
 	return q{SELECT dispatch.publish('order.created', 'shop', :payload ::jsonb);}
 	  unless $options{keyed};
 	return join "\n", '\set n :n + 1',
-	  q{SELECT dispatch.publish('order.created', 'shop', jsonb_build_object('n', :n ::int),}
-	  . q{ key => 'client ' || :client_id);}, '';
+	  q{SELECT dispatch.publish('order.created', 'shop',}
+	  . q{ jsonb_build_object('client', :client_id ::int, 'n', :n ::int),}
+	  . q{ key => 'client ' || :client_id ::int);}, '';
 }
 
 # The same row without us.

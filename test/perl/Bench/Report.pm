@@ -19,6 +19,9 @@ use List::Util qw(uniq);
 
 our @EXPORT_OK = qw(write_report);
 
+# What is told of each benchmark; the rest when it changes.
+my $OF_ONE = qr/^(?:date|command|load before)$/;
+
 # A value, and in which range it was.
 sub _range
 {
@@ -146,16 +149,13 @@ sub write_report
 	{
 		my ($facts, $records) = read_records($file);
 		my $benchmark = basename($file, '.csv');
-		# The load changes with each benchmark, and the date but little.
-		my $where = join '', map { "- $_->[0]: $_->[1]\n" }
-		  grep { $_->[0] !~ /^(?:date|load before)$/ } @$facts;
+		my $where = join '', map { "- $_->[0]: $_->[1]\n" } grep { $_->[0] !~ $OF_ONE } @$facts;
 
 		next unless @$records;
 		$text .= "\n$where" if $where ne $shown;
 		$shown = $where;
 		$text .= "\n### $benchmark\n\n" . _table(@$records);
-		$text .= "\n" . join ', ', map { "$_->[0] $_->[1]" }
-		  grep { $_->[0] =~ /^(?:date|load before)$/ } @$facts;
+		$text .= "\n" . join('; ', map { "$_->[0]: $_->[1]" } grep { $_->[0] =~ $OF_ONE } @$facts);
 		$text .= "\n";
 		_charts($directory, $benchmark, @$records);
 		push @all, @$records;
