@@ -19,23 +19,26 @@ my $session = session($node);
 my $redis = RedisServer->new(conf => { maxclients => 1000 });
 my $made = 0;
 
+sub pids_of
+{
+	my ($condition) = @_;
+
+	return $session->selectcol_arrayref(
+		"SELECT pid FROM pg_stat_activity WHERE backend_type <> 'client backend' AND $condition");
+}
+
 # Milliseconds a minute, of ours and of the others, by what they are called.
 sub measure
 {
 	my %pids = (
-		ours => sql_pids(q(backend_type LIKE 'dispatch %')),
-		theirs => sql_pids(q(backend_type NOT LIKE 'dispatch %' AND backend_type <> 'client backend')));
+		ours => pids_of(q(backend_type LIKE 'dispatch %')),
+		theirs => pids_of(q(backend_type NOT LIKE 'dispatch %')));
 	my %before = map { $_ => cpu_seconds(@{ $pids{$_} }) } keys %pids;
+	my %taken;
 
 	sleep $SECONDS;
-	return map { $_ => (cpu_seconds(@{ $pids{$_} }) - $before{$_}) * 1000 * 60 / $SECONDS } keys %pids;
-}
-
-sub sql_pids
-{
-	my ($condition) = @_;
-
-	return $session->selectcol_arrayref("SELECT pid FROM pg_stat_activity WHERE $condition");
+	$taken{$_} = cpu_seconds(@{ $pids{$_} }) - $before{$_} foreach keys %pids;
+	return map { $_ => $taken{$_} * 1000 * 60 / $SECONDS } keys %taken;
 }
 
 foreach my $count (@COUNTS)
@@ -53,7 +56,7 @@ foreach my $count (@COUNTS)
 	sleep sized(0, 5, 5);
 
 	my %cost = measure();
-	my @workers = @{ sql_pids(q(backend_type = 'dispatch worker')) };
+	my @workers = @{ pids_of(q(backend_type = 'dispatch worker')) };
 
 	record(
 		case => "$count backends, idle", unit => 'ms of CPU a minute', ours => $cost{ours},

@@ -24,7 +24,10 @@
 #include <hiredis.h>
 
 #define MICROSECONDS 1000000L
-#define READ_AT_ONCE "1000"
+#define READ "XREAD COUNT 1000 BLOCK 100 STREAMS %s %s"
+#define ADD "XADD %s * event_id " EVENT_ID " event_type order.created source shop" \
+	" timestamp %s cloud_event %s"
+#define EVENT_ID "019aa4be-0000-7000-8000-000000000000"
 
 static void
 fail(const char *what, const char *why)
@@ -54,7 +57,7 @@ timestamp_us(const char *text)
 	return timegm(&tm) * MICROSECONDS + strtol(rest + 1, NULL, 10);
 }
 
-static redisReply *
+static void *
 must_reply(redisContext *redis, void *reply)
 {
 	if (reply == NULL)
@@ -84,10 +87,10 @@ read_stream(redisContext *redis, const char *stream, double seconds)
 	fprintf(stderr, "ready\n");
 	while (now_us() < deadline)
 	{
-		redisReply *reply = must_reply(redis, redisCommand(redis,
-														   "XREAD COUNT " READ_AT_ONCE " BLOCK 100 STREAMS %s %s", stream, last));
+		redisReply *reply = redisCommand(redis, READ, stream, last);
 		long		now = now_us();
 
+		must_reply(redis, reply);
 		if (reply->type == REDIS_REPLY_ARRAY)
 		{
 			redisReply *entries = reply->element[0]->element[1];
@@ -130,9 +133,7 @@ write_stream(redisContext *redis, const char *stream, double seconds, double rat
 		length = strftime(timestamp, sizeof(timestamp), "%Y-%m-%dT%H:%M:%S", &tm);
 		snprintf(timestamp + length, sizeof(timestamp) - length, ".%06ld+00:00",
 				 now % MICROSECONDS);
-		freeReplyObject(must_reply(redis, redisCommand(redis,
-													   "XADD %s * event_id %s event_type order.created source shop timestamp %s cloud_event %s",
-													   stream, "019aa4be-0000-7000-8000-000000000000", timestamp, body)));
+		freeReplyObject(must_reply(redis, redisCommand(redis, ADD, stream, timestamp, body)));
 	}
 }
 
