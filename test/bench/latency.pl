@@ -17,7 +17,8 @@ my $node = bench_server();
 my $session = session($node);
 my $redis = RedisServer->new;
 my $probe = './test/bench/c/redis_probe';
-my $seconds = sized(1, 5, 30);
+my $seconds = sized(1, 4, 30);
+my $AFTER = sized(0.3, 1, 1);		# seconds, for what comes late
 my @PERCENTILES = ([ 50, 2 ], [ 99, 10 ]);
 
 create_redis_backend($node, $redis);
@@ -28,7 +29,7 @@ sub read_meanwhile
 	my ($stream, $code) = @_;
 	my ($out, $err) = ('', '');
 	my $reader = IPC::Run::start(
-		[ $probe, 'read', $redis->port, $stream, $seconds + 1.5 ],
+		[ $probe, 'read', $redis->port, $stream, $seconds + $AFTER ],
 		'<', \undef, '>', \$out, '2>', \$err);
 
 	IPC::Run::pump($reader) until $err =~ /ready/;

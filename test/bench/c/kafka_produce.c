@@ -77,13 +77,14 @@ make_client(const char *servers)
 	return client;
 }
 
-/* The key of a record; its length, or 0 for none. */
-static size_t
-make_key(const char *keys, long number, char *key, size_t size)
+/* The key of a record, in the buffer; NULL for none. */
+static const char *
+make_key(const char *keys, long number, char *buffer, size_t size)
 {
 	if (strcmp(keys, "none") == 0)
-		return 0;
-	return snprintf(key, size, strcmp(keys, "one") == 0 ? "hot" : "%ld", number);
+		return NULL;
+	snprintf(buffer, size, strcmp(keys, "one") == 0 ? "hot" : "%ld", number);
+	return buffer;
 }
 
 static void
@@ -92,8 +93,9 @@ produce(rd_kafka_t *client, const char *topic, const char *keys, long number,
 {
 	rd_kafka_headers_t *list = NULL;
 	rd_kafka_resp_err_t error;
-	char		key[32];
-	size_t		key_len = make_key(keys, number, key, sizeof(key));
+	char		buffer[32];
+	const char *key = make_key(keys, number, buffer, sizeof(buffer));
+	size_t		key_len = key ? strlen(key) : 0;
 
 	if (*headers != NULL)
 		list = rd_kafka_headers_new(1);
@@ -106,7 +108,7 @@ produce(rd_kafka_t *client, const char *topic, const char *keys, long number,
 								  RD_KAFKA_V_TOPIC(topic),
 								  RD_KAFKA_V_MSGFLAGS(0),
 								  RD_KAFKA_V_VALUE((void *) body, strlen(body)),
-								  RD_KAFKA_V_KEY(key_len > 0 ? key : NULL, key_len),
+								  RD_KAFKA_V_KEY(key, key_len),
 								  RD_KAFKA_V_HEADERS(list),
 								  RD_KAFKA_V_END);
 		if (error == RD_KAFKA_RESP_ERR_NO_ERROR)
