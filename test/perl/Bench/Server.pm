@@ -1,8 +1,9 @@
 #
 # Bench::Server: the PostgreSQL server of a benchmark, and events for it.
 #
-# Set up as a server that means it: fsync is on.  What is switched off is
-# logging, and what would start by itself in the middle of a run is given room.
+# Set up as a server that means it: fsync is on, and the encoding is UTF-8 (of
+# another, all texts must be converted).  What is switched off is logging, and
+# what would start by itself in the middle of a run is given room.
 #
 package Bench::Server;
 
@@ -34,7 +35,8 @@ my $SETTINGS = q(
 sub bench_server
 {
 	my ($settings) = @_;
-	my $node = new_cluster('bench', $SETTINGS . ($settings // ''));
+	my $node = new_cluster('bench', $SETTINGS . ($settings // ''),
+		extra => [ '--no-sync', '--encoding=UTF8', '--locale=C.UTF-8' ]);
 
 	$node->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 	return $node;
