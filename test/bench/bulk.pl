@@ -42,7 +42,7 @@ sub insert_many
 foreach my $case (
 	[ 100, $count ],
 	sized([], [ 1000, $count / 3 ], [ 1000, $count ]),
-	sized([], [ 10_000, $count / 10 ], [ 10_000, $count / 3 ]))
+	sized([], [ 10_000, $count / 30 ], [ 10_000, $count / 3 ]))
 {
 	my ($bytes, $rows) = @$case or next;
 	my $payload = payload($bytes);

@@ -11,7 +11,7 @@ use Bench::Server;
 use DispatchTest;
 use Time::HiRes qw(sleep);
 
-my $SECONDS = sized(1, 15, 60);
+my $SECONDS = sized(1, 12, 60);
 my @COUNTS = sized([ 1, 3 ], [ 1, 10, 100 ], [ 1, 10, 100 ])->@*;
 
 my $node = bench_server("max_worker_processes = 120\n");
@@ -53,7 +53,7 @@ foreach my $count (@COUNTS)
 	# Each has delivered once, and so is past its first steps.
 	publish_many($session, 10, backend => "backend_$_") foreach 1 .. $count;
 	sql($session, q(SELECT dispatch.flush('1 min')));
-	sleep sized(0, 5, 5);
+	sleep sized(0, 3, 5);
 
 	my %cost = measure();
 	my @workers = @{ pids_of(q(backend_type = 'dispatch worker')) };

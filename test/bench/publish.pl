@@ -23,7 +23,7 @@ sub compare
 {
 	my ($case, %options) = @_;
 	my %tps = in_turns(
-		sized(1, 5, 9),
+		sized(1, 3, 7),
 		ours => sub { pgbench_tps($node, publish_script(), %load, %options) },
 		theirs => sub { pgbench_tps($node, insert_script(), %load, %options) });
 

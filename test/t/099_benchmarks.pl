@@ -58,6 +58,10 @@ unlink glob "$directory/*";
 my $pg_perl = first { -e "$_/PostgreSQL/Test/Cluster.pm" } @INC;
 my @names = map { basename($_, '.pl') } sort glob 'test/bench/*.pl';
 
+# A machine without Maven Central runs the others: not so in CI.
+@names = grep { $_ ne 'kafka' } @names
+  unless -e ($ENV{DISPATCH_CACHE} // '') . '/kafka/ready' || ($ENV{CI} // '') eq 'true';
+
 system_or_bail('make', '-s', '-C', 'test/bench/c');
 $ENV{SIZE} = 'tiny';
 is(system($^X, 'test/bench.pl', $directory, $pg_perl, @names), 0, 'all benchmarks run');

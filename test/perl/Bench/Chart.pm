@@ -16,8 +16,8 @@ use List::Util qw(any max uniq);
 
 our @EXPORT_OK = qw(write_chart);
 
-my $WIDTH = 760;
-my $LEFT = 250;					# the labels of the groups end here
+my $LETTER = 6.2;				# width of one, about
+my $BARS = 400;					# width of the longest bar
 my $RIGHT = 110;				# room for the figures
 my $TOP = 64;
 my $BAR = 15;
@@ -57,12 +57,12 @@ sub _line
 
 sub _bar
 {
-	my ($y, $bar, $scale, $colour) = @_;
+	my ($x, $y, $bar, $scale, $colour) = @_;
 	my $middle = $y + $BAR / 2 - 1;
-	my $end = $LEFT + max($bar->{value}, $bar->{max}) * $scale;
-	my $svg = _rectangle($LEFT, $y, max(1, $bar->{value} * $scale), $BAR - 2, $colour);
+	my $end = $x + max($bar->{value}, $bar->{max}) * $scale;
+	my $svg = _rectangle($x, $y, max(1, $bar->{value} * $scale), $BAR - 2, $colour);
 
-	$svg .= _line($LEFT + $bar->{min} * $scale, $middle, $LEFT + $bar->{max} * $scale, $middle,
+	$svg .= _line($x + $bar->{min} * $scale, $middle, $x + $bar->{max} * $scale, $middle,
 		'stroke="#333333" stroke-width="1"')
 	  if $bar->{max} > $bar->{min};
 	return $svg . _text($end + 5, $middle + 4, $bar->{text});
@@ -77,7 +77,7 @@ sub _legend
 	foreach my $name (@$names)
 	{
 		$svg .= _rectangle($x, 36, 10, 10, $colour->{$name}) . _text($x + 15, 45, $name);
-		$x += 35 + 6.2 * length $name;
+		$x += 35 + $LETTER * length $name;
 	}
 	return $svg;
 }
@@ -91,7 +91,11 @@ sub write_chart
 	my @names = uniq map { $_->{name} } map { @{ $_->{bars} } } @groups;
 	my @values = map { max($_->{value}, $_->{max}) } map { @{ $_->{bars} } } @groups;
 	my $most = max(@values, $chart{line} ? $chart{line}[0] : 0) || 1;
-	my $scale = ($WIDTH - $LEFT - $RIGHT) / $most;
+	my $scale = $BARS / $most;
+	my $left = 24 + $LETTER * max(map { length $_->{label} } @groups);
+	my $legend = any { length } @names;
+	my $width = max($left + $BARS + $RIGHT,
+		$legend ? 35 * @names + $LETTER * length join '', @names : 0);
 	my ($y, $body, %colour) = ($TOP, '');
 
 	@colour{@names} = map { $COLOURS[ $_ % @COLOURS ] } 0 .. $#names;
@@ -99,19 +103,19 @@ sub write_chart
 	{
 		my @bars = @{ $group->{bars} };
 
-		$body .= _text($LEFT - 8, $y + @bars * $BAR / 2 + 3, $group->{label},
+		$body .= _text($left - 8, $y + @bars * $BAR / 2 + 3, $group->{label},
 			' text-anchor="end"');
 		foreach my $bar (@bars)
 		{
-			$body .= _bar($y, $bar, $scale, $colour{ $bar->{name} });
+			$body .= _bar($left, $y, $bar, $scale, $colour{ $bar->{name} });
 			$y += $BAR;
 		}
 		$y += $GAP;
 	}
-	$body .= _line($LEFT, $TOP - 6, $LEFT, $y - $GAP + 4, 'stroke="#333333" stroke-width="1"');
+	$body .= _line($left, $TOP - 6, $left, $y - $GAP + 4, 'stroke="#333333" stroke-width="1"');
 	if ($chart{line})
 	{
-		my $x = $LEFT + $chart{line}[0] * $scale;
+		my $x = $left + $chart{line}[0] * $scale;
 
 		$body .= _line($x, $TOP - 6, $x, $y - $GAP + 4,
 			'stroke="#b03030" stroke-width="1.5" stroke-dasharray="4 3"')
@@ -119,11 +123,11 @@ sub write_chart
 	}
 
 	open my $out, '>:encoding(UTF-8)', $file or croak "$file: $!";
-	print $out qq(<svg xmlns="http://www.w3.org/2000/svg" width="$WIDTH" height="$y"),
-	  qq( viewBox="0 0 $WIDTH $y" font-family="sans-serif" font-size="11.5" fill="#222222">\n),
-	  _rectangle(0, 0, $WIDTH, $y, '#ffffff'),
+	print $out qq(<svg xmlns="http://www.w3.org/2000/svg" width="$width" height="$y"),
+	  qq( viewBox="0 0 $width $y" font-family="sans-serif" font-size="11.5" fill="#222222">\n),
+	  _rectangle(0, 0, $width, $y, '#ffffff'),
 	  _text(16, 22, $chart{title}, ' font-size="15" font-weight="bold"'),
-	  (any { length } @names) ? _legend(\@names, \%colour) : '', $body, "</svg>\n";
+	  $legend ? _legend(\@names, \%colour) : '', $body, "</svg>\n";
 	close $out or croak "$file: $!";
 	return;
 }

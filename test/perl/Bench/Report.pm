@@ -89,23 +89,21 @@ sub _groups
 	return \@groups;
 }
 
-# A chart for each unit of a benchmark; returns the names of their files.
+# A chart for each unit of a benchmark, of what has a counterpart.
 sub _charts
 {
 	my ($directory, $benchmark, @records) = @_;
-	my @files;
+	my @compared = grep { length $_->{counterpart} } @records;
 
-	foreach my $unit (uniq map { $_->{unit} } @records)
+	foreach my $unit (uniq map { $_->{unit} } @compared)
 	{
 		my $slug = lc $unit =~ s{/}{ per }gr =~ s/[^A-Za-z0-9]+/-/gr;
-		my $file = "$benchmark-$slug.svg";
 
-		write_chart("$directory/$file",
+		write_chart("$directory/$benchmark-$slug.svg",
 			title => "$benchmark, $unit",
-			groups => _groups(grep { $_->{unit} eq $unit } @records));
-		push @files, $file;
+			groups => _groups(grep { $_->{unit} eq $unit } @compared));
 	}
-	return @files;
+	return;
 }
 
 # How much of its target a record has reached: 1 is just that.
