@@ -45,6 +45,11 @@ has_plpython()
 	[ -e "$("$pg_config" --pkglibdir)/plpython3.so" ]
 }
 
+has_pgq()
+{
+	[ -e "$("$pg_config" --sharedir)/extension/pgq.control" ]
+}
+
 has_libc_headers()
 {
 	echo '#include <stdio.h>' | gcc -E - -o /dev/null
@@ -132,5 +137,23 @@ if [ "$what" != demo ]; then
 	need strace command -v strace
 	need postgresql-plpython3-VERSION has_plpython
 fi
+# What the rivals need is got by whoever asks for that benchmark only.
+rivals=
+case "$what ${BENCH:-rivals}" in
+	"bench "*rivals*) rivals=yes ;;
+esac
+if [ -n "$rivals" ]; then
+	need python3-psycopg2 /usr/bin/python3 -c 'import psycopg2'
+	need python3-venv /usr/bin/python3 -c 'import venv, ensurepip'
+	need postgresql-VERSION-pgq3 has_pgq
+	need pgqd command -v pgqd
+	need default-jre-headless command -v java
+	need maven command -v mvn
+fi
 
 [ ${#lacking[@]} -eq 0 ] || install_lacking
+if [ -n "$rivals" ]; then
+	cache=${DISPATCH_BENCH_CACHE:-/var/cache/dispatch-bench}
+	[ -w "$cache" ] || as_root install -d -o "$(id -un)" "$cache"
+	bash test/bench/rivals/setup.sh "$cache"
+fi
