@@ -35,11 +35,11 @@ my @held = sized([1], [ 0, 1 ], [ 0, 1 ])->@*;	# is a transaction open throughou
 my @METRICS = (
 	[ drain_rate => 'backlog', 'events/s' ],
 	[ drain_cpu => 'backlog, CPU', 's per million' ],
-	[ p50 => '1000/s, median', 'ms' ],
-	[ p99 => '1000/s, p99', 'ms' ],
-	[ cpu => '1000/s, CPU', 's per million' ],
-	[ wal => '1000/s, WAL', 'MB per million' ],
-	[ tables => '1000/s, tables', 'MB per million' ]);
+	[ p50 => 'steady, median', 'ms' ],
+	[ p99 => 'steady, p99', 'ms' ],
+	[ cpu => 'steady, CPU', 's per million' ],
+	[ wal => 'steady, WAL', 'MB per million' ],
+	[ tables => 'steady, tables', 'MB per million' ]);
 
 # A transaction that has an xid and a snapshot, and keeps them.
 sub hold_horizon
@@ -231,11 +231,8 @@ foreach my $held (@held)
 		record(%ours) unless @others;
 		foreach my $other (@others)
 		{
-			my $at = $case =~ /backlog/ || $other->rate == $we->rate
-			  ? '' : ' at ' . $other->rate . '/s';
-
 			record(
-				%ours, counterpart => $other->name . $at,
+				%ours, counterpart => $other->name,
 				theirs => values_of($other, $held, $key));
 		}
 	}

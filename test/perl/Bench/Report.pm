@@ -22,6 +22,9 @@ our @EXPORT_OK = qw(write_report);
 # What is told of each benchmark; the rest when it changes.
 my $OF_ONE = qr/^(?:date|command|load before)$/;
 
+# Counterparts that have a column each.
+my $MANY = 4;
+
 # A value, and in which range it was.
 sub _range
 {
@@ -38,9 +41,40 @@ sub _cell
 	return $text =~ s/\|/\\|/gr;
 }
 
+# Many counterparts of the same cases: a column for each; medians only.
+sub _wide_table
+{
+	my (@records) = @_;
+	my @counterparts = uniq map { $_->{counterpart} } @records;
+	my (@rows, %row_of);
+	my $table = '';
+
+	foreach my $record (@records)
+	{
+		my $row = $row_of{ $record->{case} };
+
+		unless ($row)
+		{
+			$row = $row_of{ $record->{case} } = { cells => [ @$record{qw(case unit ours)} ] };
+			push @rows, $row;
+		}
+		$row->{theirs}{ $record->{counterpart} } = $record->{theirs};
+	}
+	$table .= '| ' . join(' | ', map { _cell($_) } @$_) . " |\n"
+	  foreach [ qw(case unit dispatch), @counterparts ],
+	  [ '---', '---', '---:', map { '---:' } @counterparts ],
+	  map { [ @{ $_->{cells} }, map { $_ // '' } @{ $_->{theirs} }{@counterparts} ] } @rows;
+	return $table;
+}
+
 sub _table
 {
 	my (@records) = @_;
+
+	return _wide_table(@records)
+	  if !(grep { length $_->{target} } @records)
+	  && $MANY <= uniq map { $_->{counterpart} } @records;
+
 	my $table = "| case | unit | ours | counterpart | theirs | ratio | target | met |\n"
 	  . "| --- | --- | ---: | --- | ---: | ---: | --- | --- |\n";
 

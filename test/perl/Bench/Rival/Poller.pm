@@ -18,7 +18,7 @@ sub name
 {
 	my ($self) = @_;
 
-	return "SKIP LOCKED, \U$self->{done}\E, batches of $self->{batch}";
+	return "poller, \U$self->{done}\E, $self->{batch}";
 }
 
 sub lacks { return Bench::Rival->lacks_python_clients; }
