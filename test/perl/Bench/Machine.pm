@@ -49,7 +49,10 @@ sub _versions
 		'rabbitmq-c' => [ 'pkg-config --modversion librabbitmq', qr/(\S+)/ ],
 		RabbitMQ => [ 'dpkg-query -W rabbitmq-server', qr/\t([\d.]+)/ ]);
 
-	return join ', ', map {
+	my ($jar) = glob "'" . ($ENV{DISPATCH_CACHE} // '') . "/kafka/jars/kafka-server-[0-9]*.jar'";
+	my @kafka = ($jar // '') =~ /-([\d.]+)\.jar$/ ? "Kafka $1" : ();
+
+	return join ', ', @kafka, map {
 		my $name = $_;
 		map { "$name $_" } _ask(@{ $program{$name} });
 	} sort keys %program;
