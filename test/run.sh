@@ -71,6 +71,14 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# What is fetched once for all runs; root's own would not be readable by the
+# user that runs the tests.
+if [ -z "${DISPATCH_CACHE:-}" ]; then
+	DISPATCH_CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/dispatch
+	[ "$(id -u)" -ne 0 ] || DISPATCH_CACHE=/var/cache/dispatch
+fi
+export DISPATCH_CACHE
+
 cd "$(dirname "$0")/.."
 bash test/setup.sh "$what"
 

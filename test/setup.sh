@@ -136,6 +136,7 @@ if [ "$what" != demo ]; then
 	need python3-redis /usr/bin/python3 -c 'import redis'
 	need strace command -v strace
 	need postgresql-plpython3-VERSION has_plpython
+	need openssl command -v openssl
 fi
 # What the rivals need is got by whoever asks for that benchmark only.
 rivals=
@@ -156,4 +157,9 @@ if [ -n "$rivals" ]; then
 	cache=${DISPATCH_BENCH_CACHE:-/var/cache/dispatch-bench}
 	[ -w "$cache" ] || as_root install -d -o "$(id -un)" "$cache"
 	bash test/bench/rivals/setup.sh "$cache"
+fi
+
+# A machine without Maven Central still runs the other tests: not so in CI.
+if [ "$what" != demo ] || [ "$demo" = kafka ]; then
+	bash test/kafka/fetch.sh || [ "${CI:-}" != true ]
 fi
