@@ -103,8 +103,8 @@ fi
 tests=${PROVE_TESTS-test/t/*.pl}
 if [ -n "$tests" ] && [ ! -e "$DISPATCH_CACHE/kafka/ready" ]; then
 	printf '\nNOT RUN, for want of an Apache Kafka (test/kafka/fetch.sh):\n'
-	grep -l 'KafkaServer->new' $tests || true
-	tests=$(grep -L 'KafkaServer->new' $tests || true)
+	grep -lE 'Kafka(Server|Bench)' $tests || true
+	tests=$(grep -LE 'Kafka(Server|Bench)' $tests || true)
 fi
 if [ -n "$tests" ]; then
 	phase TAP

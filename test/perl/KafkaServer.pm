@@ -419,6 +419,24 @@ sub records
 	return @records;
 }
 
+# run_tool(class, arguments): one of Kafka's own command line tools, for what the
+# client cannot do.
+sub run_tool
+{
+	my ($self, $class, @arguments) = @_;
+	my ($out, $err) = ('', '');
+
+	IPC::Run::run(
+		[
+			'java', '-Xmx128m', '-XX:TieredStopAtLevel=1', '-XX:-UsePerfData',
+			"-Dlog4j.configuration=file:$self->{sources}/test/kafka/log4j.properties",
+			'-cp', "$self->{home}/jars/*", $class,
+			'--bootstrap-server', $self->servers, @arguments
+		],
+		'<', \undef, '>', \$out, '2>', \$err) or croak "$class @arguments: $err$out";
+	return $out;
+}
+
 # ask(operation, arguments): of kafka_client.py; dies of what it does not get.
 sub ask
 {

@@ -12,6 +12,7 @@ bytes as base64, null as "-".  A client is made for every request: brokers come
 and go in between.
 """
 import base64
+import contextlib
 import json
 import sys
 import time
@@ -21,11 +22,21 @@ import kafka.admin
 from kafka.partitioner.default import murmur2
 
 TIMEOUT_MS = 20000
+READ_SECONDS = 120
 
 
+class Lines(list):
+    """What follows an answer, line by line; the answer is their number."""
+
+
+@contextlib.contextmanager
 def admin(servers):
-    return kafka.admin.KafkaAdminClient(
+    client = kafka.admin.KafkaAdminClient(
         bootstrap_servers=servers.split(','), request_timeout_ms=TIMEOUT_MS)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def text(value):
@@ -39,31 +50,37 @@ def create_topic(servers, topic, partitions, replication, config, assignment=Non
         options['assignments'] = {int(p): ids for p, ids in assignment.items()}
     else:
         options.update(num_partitions=partitions, replication_factor=replication)
-    admin(servers).create_topics({topic: options})
+    with admin(servers) as client:
+        client.create_topics({topic: options})
 
 
 def delete_topic(servers, topic):
-    admin(servers).delete_topics([topic])
+    with admin(servers) as client:
+        client.delete_topics([topic])
 
 
 def add_partitions(servers, topic, count):
-    admin(servers).create_partitions({topic: count})
+    with admin(servers) as client:
+        client.create_partitions({topic: count})
 
 
 def alter_topic(servers, topic, config):
     resource = kafka.admin.ConfigResource('TOPIC', topic, configs=config)
-    admin(servers).alter_configs([resource])
+    with admin(servers) as client:
+        client.alter_configs([resource])
 
 
 def delete_records(servers, topic, partition, before):
-    admin(servers).delete_records({kafka.TopicPartition(topic, partition): before})
+    with admin(servers) as client:
+        client.delete_records({kafka.TopicPartition(topic, partition): before})
 
 
 def add_user(servers, name, password, mechanism):
     change = kafka.admin.UserScramCredentialUpsertion(
         name, kafka.admin.ScramMechanism[mechanism.replace('-', '_')], password, iterations=4096)
-    errors = [e for e in admin(servers).alter_user_scram_credentials([change]).values() if e]
-    if errors:
+    with admin(servers) as client:
+        errors = client.alter_user_scram_credentials([change])
+    if any(errors.values()):
         raise RuntimeError(errors)
 
 
@@ -73,22 +90,31 @@ def allow(servers, user, operation, topic, deny=False):
     entry = kafka.admin.ACL(
         f'User:{user}', '*', kafka.admin.ACLOperation[operation], permission,
         kafka.admin.ResourcePattern(kafka.admin.ResourceType.TOPIC, topic))
-    failures = admin(servers).create_acls([entry])['failed']
-    if failures:
-        raise RuntimeError(failures)
+    with admin(servers) as client:
+        answer = client.create_acls([entry])
+    if answer['failed']:
+        raise RuntimeError(answer['failed'])
 
 
 def move_leaders(servers, topic, replicas):
     """Makes the first of the replicas the leader of each partition."""
-    client = admin(servers)
     wanted = {kafka.TopicPartition(topic, int(p)): ids for p, ids in replicas.items()}
-    client.alter_partition_reassignments(wanted)
-    client.elect_leaders(0, {topic: [int(p) for p in replicas]}, raise_errors=False)
+    with admin(servers) as client:
+        client.alter_partition_reassignments(wanted)
+        client.elect_leaders(0, {topic: [int(p) for p in replicas]}, raise_errors=False)
 
 
-def partitions_of(consumer, topic, seconds=20):
+def line_of(record):
+    headers = [part for name, value in record.headers
+               for part in (text(name.encode()), text(value))]
+    return '\t'.join([
+        str(record.partition), str(record.offset), str(record.timestamp),
+        str(record.timestamp_type), text(record.key), text(record.value), *headers])
+
+
+def partitions_of(consumer, topic):
     """A topic that has just been made is not known to every broker yet."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + TIMEOUT_MS / 1000
     while not (partitions := consumer.partitions_for_topic(topic)):
         if time.monotonic() > deadline:
             raise RuntimeError(f'topic {topic} is not there')
@@ -96,30 +122,25 @@ def partitions_of(consumer, topic, seconds=20):
     return [kafka.TopicPartition(topic, p) for p in sorted(partitions)]
 
 
-def read(servers, topic, security=None):
+def read(servers, topic):
     """All records of a topic, those of a partition in their order."""
     consumer = kafka.KafkaConsumer(
         bootstrap_servers=servers.split(','), enable_auto_commit=False,
         auto_offset_reset='earliest', fetch_max_bytes=64 << 20,
-        max_partition_fetch_bytes=32 << 20, **(security or {}))
-    partitions = partitions_of(consumer, topic)
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    ends = consumer.end_offsets(partitions)
-    lines = []
-    deadline = time.monotonic() + 120
-    while any(consumer.position(p) < ends[p] for p in partitions):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f'topic {topic}: the end does not come')
-        for records in consumer.poll(timeout_ms=200, max_records=10000).values():
-            for r in records:
-                headers = [part for name, value in r.headers
-                           for part in (text(name.encode()), text(value))]
-                lines.append('\t'.join([
-                    str(r.partition), str(r.offset), str(r.timestamp), str(r.timestamp_type),
-                    text(r.key), text(r.value), *headers]))
-    consumer.close()
-    return lines
+        max_partition_fetch_bytes=32 << 20)
+    with contextlib.closing(consumer):
+        partitions = partitions_of(consumer, topic)
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        lines = []
+        deadline = time.monotonic() + READ_SECONDS
+        while any(consumer.position(p) < ends[p] for p in partitions):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f'topic {topic}: the end does not come')
+            for records in consumer.poll(timeout_ms=200, max_records=10000).values():
+                lines += [line_of(record) for record in records]
+    return Lines(lines)
 
 
 def placement(keys, partitions):
@@ -140,7 +161,7 @@ for request in sys.stdin:
     lines = []
     try:
         value = OPERATIONS[arguments.pop('op')](**arguments)
-        if isinstance(value, list) and value and isinstance(value[0], str):
+        if isinstance(value, Lines):
             value, lines = len(value), value
         answer = {'ok': value}
     except Exception as error:  # the test is told, whatever it is

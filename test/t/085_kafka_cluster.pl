@@ -1,0 +1,126 @@
+# A cluster of three nodes, which loses nodes and moves leaders all the time:
+# nothing is lost, nothing is invented, keys keep their order. Without enough
+# replicas in sync nothing counts as delivered, and events wait.
+#
+# DISPATCH_STRESS_SECONDS: how long clients publish meanwhile (16).
+# DISPATCH_STRESS_SEED: the seed of their transactions, printed in every run.
+
+use strict;
+use warnings;
+
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use DispatchTest;
+use KafkaBackend;
+use KafkaBench;
+
+my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 16;
+my $PARTITIONS = 6;
+my @TOPIC =
+  (partitions => $PARTITIONS, replication => 3, topic_config => { 'min.insync.replicas' => 2 });
+
+my $bench = KafkaBench->new('cluster', nodes => 3);
+my ($kafka, $node) = ($bench->kafka, $bench->node);
+
+sub replicas_in_sync
+{
+	my ($topic) = @_;
+	my ($fewest) = sort { $a <=> $b } map { scalar @{ $_->{isrs} } } $kafka->partitions($topic);
+
+	return $fewest;
+}
+
+sub wait_for_replicas
+{
+	my ($topic, $condition) = @_;
+
+	wait_until(sub { $condition->(replicas_in_sync($topic)) }, "replicas of $topic", 60);
+	return;
+}
+
+# ---- Not enough replicas: nothing is delivered that one node alone has
+
+$bench->new_backend('safe', @TOPIC, message_timeout => 4);
+$kafka->create_topic('lonely', assignment => { 0 => [1] });
+create_kafka_backend(
+	$node, $kafka, name => 'mixed', topic => '{subject}', message_timeout => 4, envelope => 'data');
+$bench->publish('safe', 100);
+$bench->all_there_ok('safe', 'three nodes', 1);
+
+# One is gone: two are enough
+$kafka->kill9(3);
+$bench->publish('safe', 100);
+$bench->all_there_ok('safe', 'two nodes');
+$kafka->start(3);
+wait_for_replicas('safe', sub { $_[0] == 3 });
+
+# A topic that asks for all three
+$kafka->ask('alter_topic', topic => 'safe', config => { 'min.insync.replicas' => '3' });
+$kafka->kill9(3);
+wait_for_replicas('safe', sub { $_[0] < 3 });
+$bench->publish('safe', 100);
+wait_until(sub { ($bench->status('safe', 'last_error') // '') ne '' }, 'the reason', 60);
+is($bench->status('safe', 'pending'), 100, 'too few replicas: events wait');
+is($bench->dead_letters, 0, 'too few replicas: no dead letter');
+
+# A topic that has enough goes on, also in the same backend
+foreach my $topic (qw(safe lonely))
+{
+	$bench->sql(
+		q(SELECT dispatch.publish('t', 's', '1', backend => 'mixed', key => $1, subject => $1)),
+		$topic);
+}
+wait_until(sub { 1 == $kafka->records('lonely') }, 'the topic that has enough replicas', 60);
+pass('too few replicas: another topic of the same backend is written to');
+$bench->sql(q(SELECT dispatch.drop_backend('mixed', true)));
+$kafka->start(3);
+wait_for_replicas('safe', sub { $_[0] == 3 });
+$bench->all_there_ok('safe', 'enough replicas again');
+
+# ---- Clients publish, nodes die, leaders move
+
+# Leaders go round: each partition to the next node.
+sub move_leaders
+{
+	my ($topic, $turn) = @_;
+	my %replicas;
+
+	foreach my $partition (0 .. $PARTITIONS - 1)
+	{
+		$replicas{$partition} = [ map { 1 + ($partition + $turn + $_) % 3 } 0 .. 2 ];
+	}
+	$kafka->ask('move_leaders', topic => $topic, replicas => \%replicas);
+	return;
+}
+
+# Leaders that move are no fault: nothing may come twice.
+my $moving = $bench->start_run('moving', @TOPIC);
+my $moves = 0;
+for (my $deadline = time + $SECONDS / 2; time < $deadline; $moves++)
+{
+	sleep 1;
+	move_leaders('moving', $moves);
+}
+my $report = $bench->finish_run($moving);
+cmp_ok($moves, '>', 1, "leaders moved $moves times");
+is($report->{duplicates}, 0, 'moving: nothing came twice');
+
+# Nodes are killed, one after the other, with what they had in flight.
+my $dying = $bench->start_run('dying', @TOPIC);
+my $kills = 0;
+for (my $deadline = time + $SECONDS; time < $deadline || $kills < 3; $kills++)
+{
+	my $victim = 1 + $kills % 3;
+
+	sleep 1;
+	$kafka->kill9($victim);
+	sleep 1;
+	$kafka->start($victim);
+	wait_for_replicas('dying', sub { $_[0] == 3 });
+}
+$report = $bench->finish_run($dying);
+cmp_ok($kills, '>=', 3, "nodes were killed $kills times");
+
+$bench->finish;
+done_testing();
