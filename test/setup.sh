@@ -134,6 +134,7 @@ if [ "$what" != demo ]; then
 	need libdbd-pg-perl perl -MDBD::Pg -e 1
 	need libredis-perl perl -MRedis -e 1
 	need python3-redis /usr/bin/python3 -c 'import redis'
+	need openssl command -v openssl
 	need strace command -v strace
 	need postgresql-plpython3-VERSION has_plpython
 	need openssl command -v openssl
