@@ -220,8 +220,8 @@ sub check_copy
 	unless ($has_secret)
 	{
 		wait_for_state($node, 'default', 'configuration error', $database);
-		$session->do('SELECT dispatch.alter_backend(?, ?)', undef, 'default',
-			qq({"password": "$SECRET"}));
+		$session->do('SELECT dispatch.alter_backend(?, ?)', undef, $_,
+			qq({"password": "$SECRET"})) foreach qw(default paused);
 	}
 	# What is to be tried again has its time, which has come now.
 	$session->do('UPDATE dispatch.exceptions SET next_attempt_at = now()');
