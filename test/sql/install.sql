@@ -92,9 +92,10 @@ DROP EXTENSION dispatch;
 
 -- Only a superuser may create it.
 CREATE ROLE regress_ordinary;
-SELECT format('GRANT CREATE ON DATABASE %I TO regress_ordinary', current_database()) \gexec
+SELECT current_database() AS this \gset
+GRANT CREATE ON DATABASE :"this" TO regress_ordinary;
 SET ROLE regress_ordinary;
 CREATE EXTENSION dispatch;
 RESET ROLE;
-SELECT format('REVOKE CREATE ON DATABASE %I FROM regress_ordinary', current_database()) \gexec
+REVOKE CREATE ON DATABASE :"this" FROM regress_ordinary;
 DROP ROLE regress_ordinary;

@@ -17,8 +17,9 @@ SELECT objoid, what, acl FROM (
 	FROM pg_class AS c WHERE c.relnamespace = 'dispatch'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
 	UNION ALL
 	SELECT t.oid::regtype::text, 'type', coalesce(t.typacl, acldefault('T', t.typowner))
-	FROM pg_type AS t JOIN pg_class AS c ON c.oid = t.typrelid
-	WHERE t.typnamespace = 'dispatch'::regnamespace AND c.relkind = 'c'
+	FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+	WHERE t.typnamespace = 'dispatch'::regnamespace AND t.typelem = 0
+		AND (c.relkind = 'c' OR c.oid IS NULL)
 	UNION ALL
 	SELECT n.nspname::text, 'schema', n.nspacl FROM pg_namespace AS n WHERE n.nspname = 'dispatch'
 ) AS o (objoid, what, acl)
@@ -59,6 +60,26 @@ SELECT dispatch.grant_publish('regress_publisher'), dispatch.grant_monitor('regr
 SELECT dispatch.grant_publish('regress_publisher');
 SELECT role, kind, string_agg(object, ' ' ORDER BY object COLLATE "C") AS objects
 FROM rights GROUP BY role, kind ORDER BY role, kind;
+-- What is the owner's alone: with the list above, every object there is.
+SELECT kind, object FROM (
+	SELECT 'function', p.oid::regprocedure::text FROM pg_proc AS p
+	WHERE p.pronamespace = 'dispatch'::regnamespace AND NOT EXISTS (
+		SELECT FROM aclexplode(p.proacl) AS a WHERE a.grantee <> p.proowner)
+	UNION ALL
+	SELECT CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'relation' END, c.oid::regclass::text
+	FROM pg_class AS c
+	WHERE c.relnamespace = 'dispatch'::regnamespace AND c.relkind NOT IN ('i', 'I', 'c', 't')
+		AND NOT EXISTS (SELECT FROM aclexplode(c.relacl) AS a WHERE a.grantee <> c.relowner)
+		AND NOT EXISTS (
+			SELECT FROM pg_attribute AS t, aclexplode(t.attacl) AS a
+			WHERE t.attrelid = c.oid AND a.grantee <> c.relowner)
+	UNION ALL
+	SELECT 'type', t.oid::regtype::text
+	FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+	WHERE t.typnamespace = 'dispatch'::regnamespace AND t.typelem = 0
+		AND (c.relkind = 'c' OR c.oid IS NULL) AND NOT EXISTS (
+			SELECT FROM aclexplode(t.typacl) AS a WHERE a.grantee <> t.typowner)
+) AS o (kind, object) ORDER BY kind, object COLLATE "C";
 SELECT dispatch.grant_publish('regress odd "name"'), dispatch.revoke_publish('regress odd "name"');
 SELECT dispatch.grant_publish('regress_missing');
 
