@@ -107,7 +107,8 @@ sub restored
 	is(entries(), $delivered, "$what: nothing is sent");
 }
 
-$copy->safe_psql('postgres', "CREATE DATABASE $_") foreach qw(plain custom directory parts);
+$copy->safe_psql('postgres', "CREATE DATABASE $_") foreach
+  qw(plain custom directory parts copied sections);
 my @psql = ('psql', '-qX', '-v', 'ON_ERROR_STOP=1');
 my @pg_restore = ('pg_restore', '--exit-on-error');
 restore($copy, 'plain', 'plain', @psql, '-f', "$dir/plain.sql");
@@ -115,6 +116,13 @@ restore($copy, 'custom', 'custom', @pg_restore, '-1', "$dir/custom");
 restore($copy, 'directory', 'directory', @pg_restore, '-j2', "$dir/directory");
 restore($copy, 'parts', 'schema and data',
 	@psql, '-f', "$dir/schema.sql", '-f', "$dir/inserts.sql");
+restore($copy, 'copied', 'schema, and data by COPY',
+	@psql, '-f', "$dir/schema.sql", '-f', "$dir/data.sql");
+$copy->command_ok(
+	[ @pg_restore, "--section=$_", '-d', $copy->connstr('sections'), "$dir/custom" ], "section $_")
+  foreach qw(pre-data data);
+restore($copy, 'sections', 'section by section',
+	@pg_restore, '--section=post-data', "$dir/custom");
 
 $node->safe_psql('postgres', 'CREATE DATABASE beside');
 restore($node, 'beside', 'beside the original', @pg_restore, "$dir/custom");
