@@ -36,6 +36,7 @@ static const struct
 	const char *value;
 }			own_settings[] =
 {
+	{"role", "none"},
 	{"search_path", "pg_catalog, pg_temp"},
 	{"default_transaction_read_only", "off"},
 	{"default_transaction_isolation", "read committed"},
