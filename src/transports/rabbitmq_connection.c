@@ -163,7 +163,9 @@ wait_for_more(RabbitConnection *conn, DispatchWait *wait)
 		if (conn->now - stream->received_at >= 2 * heartbeat)
 			return rabbit_explain(conn->host, DISPATCH_OUTAGE,
 							   "no heartbeat from RabbitMQ for %g s", 2 * heartbeat / 1000.0);
-		deadline = Min(stream->received_at + 2 * heartbeat, stream->sent_at + heartbeat / 2);
+		deadline = stream->received_at + 2 * heartbeat;
+		if (!rabbit_stream_wants_to_write(stream))
+			deadline = Min(deadline, stream->sent_at + heartbeat / 2);
 		if (rabbit_flight_count(conn->flight) > 0 && !conn->blocked)
 		{
 			if (conn->now - conn->progress_at >= conn->socket_timeout)
@@ -212,7 +214,7 @@ advance(RabbitConnection *conn, DispatchWait *wait)
 		if (!begin(conn))
 			return false;
 	}
-	if (conn->phase == PHASE_READY && rabbit_stream_unsent(conn->stream) == 0 &&
+	if (conn->phase == PHASE_READY && !rabbit_stream_wants_to_write(conn->stream) &&
 		conn->now - conn->stream->sent_at >= heartbeat_ms(conn) / 2)
 		rabbit_encode_heartbeat(&conn->stream->out);
 	if (!exchange(conn) || !wait_for_more(conn, wait))

@@ -13,13 +13,17 @@
 #include "connect.h"
 #include "rabbitmq.h"
 
-/* What RabbitMQ says is not to be shown if it repeats the password. */
+/*
+ * What RabbitMQ says is not to be shown if it repeats the password; one that is
+ * the user's name, as that of guest, is no secret.
+ */
 static void
 hide_password(const RabbitConnection *conn, char *text)
 {
 	const char *password = conn->options[OPTION_PASSWORD].text;
 
-	if (*password != '\0' && strstr(text, password) != NULL)
+	if (*password != '\0' && strcmp(password, conn->options[OPTION_USERNAME].text) != 0 &&
+		strstr(text, password) != NULL)
 		strcpy(text, "(its text has the password in it)");
 }
 
