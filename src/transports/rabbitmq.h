@@ -416,7 +416,7 @@ extern bool rabbit_receive(RabbitConnection *conn);
 /* rabbitmq_connection.c */
 
 extern bool rabbit_explain(DispatchHost *host, DispatchErrorClass error_class,
-						const char *format,...) pg_attribute_printf(3, 4);
+						   const char *format,...) pg_attribute_printf(3, 4);
 extern void *rabbit_connection_create(DispatchHost *host,
 									  const DispatchValue *options);
 extern bool rabbit_connection_send(void *connection, DispatchMessage *message);

@@ -38,7 +38,7 @@ static unsigned int failed_logins = 0;
  */
 bool
 rabbit_explain(DispatchHost *host, DispatchErrorClass error_class,
-			const char *format,...)
+			   const char *format,...)
 {
 	char		text[1024];
 	va_list		args;
@@ -162,7 +162,7 @@ wait_for_more(RabbitConnection *conn, DispatchWait *wait)
 	{
 		if (conn->now - stream->received_at >= 2 * heartbeat)
 			return rabbit_explain(conn->host, DISPATCH_OUTAGE,
-							   "no heartbeat from RabbitMQ for %g s", 2 * heartbeat / 1000.0);
+								  "no heartbeat from RabbitMQ for %g s", 2 * heartbeat / 1000.0);
 		deadline = stream->received_at + 2 * heartbeat;
 		if (!rabbit_stream_wants_to_write(stream))
 			deadline = Min(deadline, stream->sent_at + heartbeat / 2);
@@ -170,15 +170,15 @@ wait_for_more(RabbitConnection *conn, DispatchWait *wait)
 		{
 			if (conn->now - conn->progress_at >= conn->socket_timeout)
 				return rabbit_explain(conn->host, DISPATCH_OUTAGE,
-								   "no confirm from RabbitMQ for %g s",
-								   conn->socket_timeout / 1000.0);
+									  "no confirm from RabbitMQ for %g s",
+									  conn->socket_timeout / 1000.0);
 			deadline = Min(deadline, conn->progress_at + conn->socket_timeout);
 		}
 	}
 	else if (conn->now >= deadline)
 		return rabbit_explain(conn->host, DISPATCH_OUTAGE,
-						   "no answer to the login from host \"%s\", port %d: timeout expired",
-						   connect_host(conn->connector), connect_port(conn->connector));
+							  "no answer to the login from host \"%s\", port %d: timeout expired",
+							  connect_host(conn->connector), connect_port(conn->connector));
 
 	wait->fd = connect_socket(conn->connector);
 	wait->events = WL_SOCKET_READABLE;

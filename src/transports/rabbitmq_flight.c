@@ -278,7 +278,7 @@ rabbit_flight_return(RabbitFlight *flight, const RabbitReturned *returned)
 	if (found)
 		return true;
 	return rabbit_explain(flight->host, DISPATCH_OUTAGE,
-					   "RabbitMQ returned a message that was not in flight");
+						  "RabbitMQ returned a message that was not in flight");
 }
 
 /* The oldest that RabbitMQ has not answered. */

@@ -129,12 +129,12 @@ answer_start(RabbitHandshake *handshake, RabbitFrame *frame, RabbitBuffer *out)
 		return false;
 	if (!list_has(mechanisms, "PLAIN"))
 		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
-						   "RabbitMQ does not offer to log in by name and "
-						   "password (mechanism PLAIN)");
+							  "RabbitMQ does not offer to log in by name and "
+							  "password (mechanism PLAIN)");
 	if (!rabbit_encode_start_ok(out, psprintf("dispatch: %s", handshake->host->backend),
 								handshake->username, handshake->password))
 		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
-						   "name and password are too long");
+							  "name and password are too long");
 	handshake->step = STEP_TUNE;
 	return true;
 }
@@ -151,8 +151,8 @@ answer_tune(RabbitHandshake *handshake, RabbitFrame *frame, RabbitBuffer *out)
 	/* 0 is: without a limit */
 	if (frame_max != 0 && frame_max < FRAME_MIN)
 		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
-						   "RabbitMQ wants frames of at most %u bytes; "
-						   "AMQP 0-9-1 demands %d", frame_max, FRAME_MIN);
+							  "RabbitMQ wants frames of at most %u bytes; "
+							  "AMQP 0-9-1 demands %d", frame_max, FRAME_MIN);
 	if (frame_max != 0)
 		handshake->frame_max = Min(frame_max, FRAME_MAX);
 	if (heartbeat != 0)
@@ -162,7 +162,7 @@ answer_tune(RabbitHandshake *handshake, RabbitFrame *frame, RabbitBuffer *out)
 						  handshake->frame_max, handshake->heartbeat);
 	if (!rabbit_encode_open(out, handshake->vhost))
 		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
-						   "the name of the virtual host is too long");
+							  "the name of the virtual host is too long");
 	handshake->step = STEP_OPEN_OK;
 	return true;
 }
@@ -180,8 +180,8 @@ rabbit_handshake_method(RabbitHandshake *handshake, RabbitFrame *frame,
 
 	if (frame->method != expected[handshake->step].method || frame->channel != channel)
 		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
-						   "RabbitMQ did not send %s: is it RabbitMQ that "
-						   "listens there?", wanted);
+							  "RabbitMQ did not send %s: is it RabbitMQ that "
+							  "listens there?", wanted);
 	switch (handshake->step)
 	{
 		case STEP_START:
@@ -208,6 +208,6 @@ rabbit_handshake_method(RabbitHandshake *handshake, RabbitFrame *frame,
 	}
 	if (frame->payload.broken)
 		return rabbit_explain(handshake->host, DISPATCH_CONFIGURATION,
-						   "RabbitMQ sent a %s that is not well formed", wanted);
+							  "RabbitMQ sent a %s that is not well formed", wanted);
 	return true;
 }

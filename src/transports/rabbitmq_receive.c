@@ -32,10 +32,10 @@ static bool
 frame_unexpected(RabbitConnection *conn, const RabbitFrame *frame)
 {
 	return rabbit_explain(conn->host, DISPATCH_OUTAGE,
-					   "RabbitMQ sent an unexpected or malformed frame "
-					   "(type %d, channel %d, method %u.%u)",
-					   (int) frame->type, frame->channel,
-					   frame->method >> 16, frame->method & 0xFFFF);
+						  "RabbitMQ sent an unexpected or malformed frame "
+						  "(type %d, channel %d, method %u.%u)",
+						  (int) frame->type, frame->channel,
+						  frame->method >> 16, frame->method & 0xFFFF);
 }
 
 static bool
@@ -48,7 +48,7 @@ take_connection_close(RabbitConnection *conn, RabbitFrame *frame)
 	hide_password(conn, closed.text);
 	if (conn->phase != PHASE_READY)
 		return rabbit_explain(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
-						   "%d %s", closed.code, closed.text);
+							  "%d %s", closed.code, closed.text);
 	if (!rabbit_flight_convict(conn->flight, &closed))
 		return false;
 	return rabbit_explain(conn->host, DISPATCH_OUTAGE, "%d %s", closed.code, closed.text);
@@ -64,7 +64,7 @@ take_channel_close(RabbitConnection *conn, RabbitFrame *frame)
 	hide_password(conn, closed.text);
 	if (conn->phase != PHASE_READY)
 		return rabbit_explain(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
-						   "%d %s", closed.code, closed.text);
+							  "%d %s", closed.code, closed.text);
 	if (!rabbit_flight_convict(conn->flight, &closed))
 		return false;
 
@@ -90,7 +90,7 @@ take_blocked(RabbitConnection *conn, RabbitFrame *frame)
 	conn->blocked = true;
 	connect_set_patience(conn->connector, 0);
 	(void) rabbit_explain(conn->host, DISPATCH_BACKPRESSURE,
-					   "RabbitMQ blocks those who publish: %s", reason);
+						  "RabbitMQ blocks those who publish: %s", reason);
 	return true;
 }
 
@@ -217,10 +217,10 @@ rabbit_receive(RabbitConnection *conn)
 
 		if (len < 0)
 			return rabbit_explain(conn->host, conn->phase == PHASE_READY ?
-							   DISPATCH_OUTAGE : DISPATCH_CONFIGURATION,
-							   "host \"%s\", port %d does not answer as RabbitMQ does: %s",
-							   connect_host(conn->connector),
-							   connect_port(conn->connector), error);
+								  DISPATCH_OUTAGE : DISPATCH_CONFIGURATION,
+								  "host \"%s\", port %d does not answer as RabbitMQ does: %s",
+								  connect_host(conn->connector),
+								  connect_port(conn->connector), error);
 		if (len == 0)
 			return true;
 		if (!take_frame(conn, &frame))

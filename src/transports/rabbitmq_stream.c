@@ -71,7 +71,7 @@ static bool
 tls_lost(RabbitStream *stream)
 {
 	return rabbit_explain(stream->host, DISPATCH_OUTAGE, "TLS connection broke: %s",
-					   rabbit_tls_error(stream->tls));
+						  rabbit_tls_error(stream->tls));
 }
 
 /* ------------------------------------------------------------------------
@@ -177,9 +177,9 @@ advance_tls(RabbitStream *stream, int64 now)
 	}
 	(void) rabbit_stream_write(stream, now);	/* tells RabbitMQ why */
 	return rabbit_explain(stream->host, DISPATCH_CONFIGURATION,
-					   "TLS with host \"%s\", port %d failed: %s",
-					   connect_host(stream->connector), connect_port(stream->connector),
-					   rabbit_tls_error(stream->tls));
+						  "TLS with host \"%s\", port %d failed: %s",
+						  connect_host(stream->connector), connect_port(stream->connector),
+						  rabbit_tls_error(stream->tls));
 }
 
 /* Connected: encrypts if so configured.  False, after explain(), if it failed. */

@@ -229,7 +229,7 @@ rabbit_tls_create(DispatchHost *host, const DispatchValue *options,
 		return tls;
 	ERR_clear_error();
 	rabbit_explain(host, DISPATCH_CONFIGURATION, "could not set up TLS: %s",
-				problem != NULL ? problem : "OpenSSL refused");
+				   problem != NULL ? problem : "OpenSSL refused");
 	return NULL;
 }
 
