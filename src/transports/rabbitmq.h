@@ -326,6 +326,7 @@ extern RabbitTls *rabbit_tls_create(DispatchHost *host,
 									const char *host_name);
 extern TlsState rabbit_tls_advance(RabbitTls *tls);
 extern const char *rabbit_tls_error(const RabbitTls *tls);
+extern bool rabbit_tls_was_refused(const RabbitTls *tls);
 extern bool rabbit_tls_put_received(RabbitTls *tls, const char *data, size_t len);
 extern size_t rabbit_tls_to_send(RabbitTls *tls, const char **data);
 extern void rabbit_tls_sent(RabbitTls *tls, size_t len);
@@ -342,6 +343,8 @@ typedef struct RabbitStream
 	Connector  *connector;		/* has the socket */
 	RabbitTls  *tls;			/* NULL: not encrypted */
 	bool		tls_is_ready;
+	bool		tls_is_over;	/* once what came before is dealt with */
+	bool		has_heard;		/* anything that was not about TLS */
 	RabbitBuffer in;			/* frames that were received */
 	RabbitBuffer out;			/* frames to be sent */
 	uint64		written;		/* bytes of out that are gone */

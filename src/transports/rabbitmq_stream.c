@@ -67,11 +67,18 @@ stream_lost(RabbitStream *stream, const char *text)
 	return rabbit_explain(stream->host, DISPATCH_OUTAGE, "%s", text);
 }
 
+/*
+ * With TLS 1.3 a server looks at our certificate only after the handshake is
+ * done for us: so what is refused before it says anything else is a matter of
+ * configuration, too.
+ */
 static bool
 tls_lost(RabbitStream *stream)
 {
-	return rabbit_explain(stream->host, DISPATCH_OUTAGE, "TLS connection broke: %s",
-						  rabbit_tls_error(stream->tls));
+	return rabbit_explain(stream->host,
+						  !stream->has_heard && rabbit_tls_was_refused(stream->tls) ?
+						  DISPATCH_CONFIGURATION : DISPATCH_OUTAGE,
+						  "TLS connection broke: %s", rabbit_tls_error(stream->tls));
 }
 
 /* ------------------------------------------------------------------------
@@ -194,7 +201,10 @@ rabbit_stream_open(RabbitStream *stream, const DispatchValue *options, int64 now
 	return stream->tls != NULL && advance_tls(stream, now);
 }
 
-/* Takes "len" encrypted bytes. */
+/*
+ * Takes "len" encrypted bytes.  The end of the encryption may come with the
+ * reason for it, so that is read first.
+ */
 static bool
 read_cipher(RabbitStream *stream, size_t len, int64 now)
 {
@@ -209,9 +219,10 @@ read_cipher(RabbitStream *stream, size_t len, int64 now)
 		n = rabbit_tls_read(stream->tls, rabbit_buffer_reserve(&stream->in, INPUT_BYTES),
 							INPUT_BYTES);
 		if (n < 0)
-			return tls_lost(stream);
-		if (n == 0)
+			stream->tls_is_over = true;
+		if (n <= 0)
 			break;
+		stream->has_heard = true;
 		stream->in.end += n;
 	}
 	return true;
@@ -223,8 +234,14 @@ rabbit_stream_read(RabbitStream *stream, int64 now)
 {
 	char	   *room = stream->tls != NULL ? stream->received :
 		rabbit_buffer_reserve(&stream->in, INPUT_BYTES);
-	ssize_t		n = recv(connect_socket(stream->connector), room, INPUT_BYTES, 0);
+	ssize_t		n;
 
+	if (stream->tls_is_over)
+	{
+		(void) tls_lost(stream);
+		return STREAM_LOST;
+	}
+	n = recv(connect_socket(stream->connector), room, INPUT_BYTES, 0);
 	if (n > 0)
 	{
 		stream->received_at = now;

@@ -32,6 +32,7 @@ struct RabbitTls
 	BIO		   *received;
 	BIO		   *to_send;
 	char		error[512];		/* empty: none */
+	bool		was_refused;	/* the error is what one side found wrong */
 };
 
 /* ------------------------------------------------------------------------
@@ -240,6 +241,7 @@ keep_error(RabbitTls *tls)
 	const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
 	long		verified = SSL_get_verify_result(tls->ssl);
 
+	tls->was_refused = reason != NULL || verified != X509_V_OK;
 	if (verified != X509_V_OK)
 		snprintf(tls->error, sizeof(tls->error), "certificate of the server: %s",
 				 X509_verify_cert_error_string(verified));
@@ -277,6 +279,13 @@ const char *
 rabbit_tls_error(const RabbitTls *tls)
 {
 	return tls->error;
+}
+
+/* Whether the error is more than the end of the connection. */
+bool
+rabbit_tls_was_refused(const RabbitTls *tls)
+{
+	return tls->was_refused;
 }
 
 /* False if there is no memory for it. */
