@@ -174,6 +174,7 @@ extern KafkaTopic *kafka_topic_open(KafkaTopics *topics, const char *name, int64
 /* kafka_message.c */
 
 extern const char *kafka_message_topic(const DispatchMessage *message);
+extern const char *kafka_message_error(const DispatchMessage *message, const char *error);
 extern void kafka_message_record(const DispatchMessage *message, KafkaRecord *record);
 
 /* kafka_resolve.c */

@@ -33,6 +33,8 @@
 /* librdkafka never forgets a topic, so a new producer must in the end. */
 #define MAX_TOPICS 10000
 
+#define NOT_CONFIRMED "Kafka did not confirm the record in time"
+
 typedef enum KafkaPhase
 {
 	PHASE_CONNECTING,
@@ -68,8 +70,8 @@ struct KafkaConnection
 	int			nflights;
 	int			nreported;		/* of them, let go of by the producer */
 	bool		expired;		/* ending because of some that were not confirmed */
-	bool		is_explained;	/* why it ends: */
-	DispatchErrorClass end_class;
+	bool		is_trouble;		/* Kafka's, not that of some message or topic */
+	DispatchErrorClass end_class;	/* why it ends */
 	char		end_error[KAFKA_ERROR_BYTES];
 	DispatchErrorClass trouble_class;
 	char		trouble[KAFKA_ERROR_BYTES]; /* the last one with a broker; or "" */
@@ -115,23 +117,35 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
  */
 
 /*
- * Sends nothing more.  A reason may be NULL, when another one is to follow.  The
- * first one is it, unless a later one knows that a message is to blame.
+ * A new producer is needed, which is no trouble.  Sends nothing more.  The reason
+ * may be NULL, when one is to follow.
  */
 static void
-connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char *reason)
+connection_renew(KafkaConnection *conn, const char *reason)
 {
-	if (reason != NULL && (!conn->is_explained || error_class == DISPATCH_CULPRIT_UNKNOWN))
-	{
-		conn->is_explained = true;
-		conn->end_class = error_class;
+	if (reason != NULL && conn->end_error[0] == '\0')
 		strlcpy(conn->end_error, reason, sizeof(conn->end_error));
-	}
 	if (conn->phase == PHASE_ENDING)
 		return;
 	conn->phase = PHASE_ENDING;
 	conn->deadline = conn->now + END_MS;
 	kafka_producer_stop(conn->producer);
+}
+
+/*
+ * The connection is of no use.  The first reason is told, unless a later one
+ * knows that a message is to blame.
+ */
+static void
+connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char *reason)
+{
+	if (!conn->is_trouble || error_class == DISPATCH_CULPRIT_UNKNOWN)
+	{
+		conn->is_trouble = true;
+		conn->end_class = error_class;
+		strlcpy(conn->end_error, reason, sizeof(conn->end_error));
+	}
+	connection_renew(conn, NULL);
 }
 
 static int64
@@ -142,16 +156,16 @@ flight_expires_at(const KafkaConnection *conn, const Flight *flight)
 
 /*
  * What the producer leaves behind.  A message that is left without an outcome
- * is sent again by the core, as is one that is returned; but only with a clean
- * sheet the core takes the end for no trouble at all.
+ * is sent again by the core, as is one that is returned; but only where none is
+ * left the core takes the end for no trouble at all.
  */
 static void
 flight_finish(KafkaConnection *conn, Flight *flight)
 {
 	if (conn->expired && flight_expires_at(conn, flight) <= conn->now)
 		conn->host->failed(conn->host, flight->message, DISPATCH_DESTINATION,
-						   "Kafka did not confirm the record in time");
-	else if (flight->unsent && conn->end_class != DISPATCH_CULPRIT_UNKNOWN)
+						   NOT_CONFIRMED);
+	else if (flight->unsent && !conn->is_trouble)
 		conn->host->returned(conn->host, flight->message);
 }
 
@@ -164,7 +178,7 @@ connection_finish(KafkaConnection *conn)
 	dlist_foreach(iter, &conn->flights)
 		flight_finish(conn, dlist_container(Flight, node, iter.cur));
 	conn->host->explain(conn->host, conn->end_class,
-						conn->is_explained ? conn->end_error : "the producer has ended");
+						conn->end_error[0] != '\0' ? conn->end_error : "the producer has ended");
 	return DISPATCH_LOST;
 }
 
@@ -205,9 +219,9 @@ flight_fail(KafkaConnection *conn, Flight *flight, DispatchErrorClass error_clas
 		connection_end(conn, error_class, error);
 		return false;
 	}
-	/* A refusal also ends the producer, and is a better reason than none. */
+	/* That Kafka has refused it may be what ends the producer. */
 	if (conn->phase == PHASE_ENDING)
-		connection_end(conn, DISPATCH_OUTAGE, error);
+		connection_renew(conn, error);
 	flight_settle(conn, flight);
 	if (error_class == DISPATCH_DESTINATION)
 		flight->topic->missed_at = conn->now;
@@ -248,6 +262,7 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 		return true;
 
 	/* What librdkafka does not even take can be about no other message. */
+	error = kafka_message_error(message, error);
 	error_class = kafka_error_class(error, true);
 	if (error_class != DISPATCH_BACKPRESSURE &&
 		flight_fail(conn, flight, error_class, error, text))
@@ -277,14 +292,19 @@ take_record(KafkaConnection *conn, const KafkaReport *report)
 	}
 	else if (strcmp(report->error, "_PURGE_QUEUE") == 0)
 	{
-		/* our own doing, see connection_end(), or that of a fatal error */
-		connection_end(conn, DISPATCH_OUTAGE, NULL);
+		/* our own doing, see connection_renew(), or that of a fatal error */
+		connection_renew(conn, NULL);
 		flight->unsent = true;
 		conn->nreported++;
 	}
-	else if (!flight_fail(conn, flight, kafka_error_class(report->error, conn->nflights == 1),
-						  report->error, report->text))
-		conn->nreported++;
+	else
+	{
+		const char *error = kafka_message_error(flight->message, report->error);
+
+		if (!flight_fail(conn, flight, kafka_error_class(error, conn->nflights == 1),
+						 error, report->text))
+			conn->nreported++;
+	}
 }
 
 /*
@@ -309,11 +329,13 @@ take_trouble(KafkaConnection *conn, const KafkaReport *report)
 static void
 take_end(KafkaConnection *conn, const KafkaReport *report)
 {
-	bool		is_refusal = strcmp(report->error, "_GAPLESS_GUARANTEE") == 0;
 	char		error[KAFKA_ERROR_BYTES];
 
 	snprintf(error, sizeof(error), "%.900s (%s)", report->text, report->error);
-	connection_end(conn, kafka_error_class(report->error, true), is_refusal ? NULL : error);
+	if (strcmp(report->error, "_GAPLESS_GUARANTEE") == 0)
+		connection_renew(conn, NULL);
+	else
+		connection_end(conn, kafka_error_class(report->error, true), error);
 }
 
 static void
@@ -386,7 +408,7 @@ look_while_ready(KafkaConnection *conn)
 		if (conn->down_since != 0)
 			connection_end(conn, DISPATCH_OUTAGE, conn->trouble);
 		else if (kafka_topics_count(conn->topics) > MAX_TOPICS)
-			connection_end(conn, DISPATCH_OUTAGE, "too many topics for one producer");
+			connection_renew(conn, "too many topics for one producer");
 		return;
 	}
 	oldest = dlist_head_element(Flight, node, &conn->flights);
@@ -397,8 +419,11 @@ look_while_ready(KafkaConnection *conn)
 	{
 		/* Others get through: it is this topic, not Kafka. */
 		conn->expired = conn->delivered_at + conn->message_timeout > conn->now;
-		connection_give_up(conn, DISPATCH_OUTAGE, "no record was confirmed",
-						   conn->message_timeout);
+		if (conn->expired)
+			connection_renew(conn, NOT_CONFIRMED);
+		else
+			connection_give_up(conn, DISPATCH_OUTAGE, "no record was confirmed",
+							   conn->message_timeout);
 	}
 }
 

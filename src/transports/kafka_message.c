@@ -53,3 +53,15 @@ kafka_message_record(const DispatchMessage *message, KafkaRecord *record)
 	record->headers = headers->pairs;
 	record->nheaders = headers->npairs;
 }
+
+/*
+ * The error that a message has met with.  When librdkafka sees a topic go, no
+ * partition is known; only a message that has asked for one is to blame for that.
+ */
+const char *
+kafka_message_error(const DispatchMessage *message, const char *error)
+{
+	if (strcmp(error, "_UNKNOWN_PARTITION") == 0 && !message->options[OPTION_PARTITION].is_set)
+		return "_UNKNOWN_TOPIC";
+	return error;
+}
