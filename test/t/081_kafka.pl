@@ -15,7 +15,8 @@ use PostgreSQL::Test::Utils;
 
 my $PARTITIONS = 12;
 
-my $kafka = KafkaServer->new;
+# It would make any topic that is asked for, if it were asked to.
+my $kafka = KafkaServer->new(conf => { 'auto.create.topics.enable' => 'true' });
 my $node = new_cluster(
 	'kafka', "dispatch.max_retries = 1\ndispatch.retry_delay = '100 ms'",
 	extra => [ '--no-sync', '--encoding=UTF8' ]);
@@ -349,6 +350,14 @@ $kafka->create_topic('late');
 settle('the topic is there');
 is_deeply([ map { $_->{value} } $kafka->records('late') ],
 	[ map { 2 * $_ } 51 .. 70 ], 'its events arrive when it is made, once and in order');
+
+# One that is made by asking for it: only if the backend says so
+create_kafka_backend(
+	$node, $kafka, name => 'maker', topic => 'made', envelope => 'data',
+	config => { 'allow.auto.create.topics' => JSON::PP::true });
+publish(backend => 'maker', data => '1');
+settle('a topic that Kafka makes');
+is(record_of('made')->{value}, '1', 'a topic that Kafka makes');
 
 # ---- Many
 
