@@ -95,8 +95,8 @@ sub memory
 	return slurp_file("/proc/$_[0]/status") =~ /^RssAnon:\s+(\d+)/m ? $1 : die "no RssAnon\n";
 }
 
-# A producer is made anew each time, as nothing is confirmed in time.
-$bench->new_backend('often', via_proxy => 1, message_timeout => 1, connect_timeout => 1);
+# Each fourth time the producer is another one, too.
+$bench->new_backend('often', via_proxy => 1, @PATIENT);
 $bench->publish('often', 100);
 $bench->settle('often', 'before');
 my $pid = $bench->status('often', 'pid');
@@ -106,14 +106,17 @@ foreach my $round (1 .. $RECONNECTS)
 {
 	$proxy->set('reset');
 	$bench->publish('often', 50);
-	$bench->sql(q(SELECT dispatch.pause_backend('often'))) if $round % 4 == 0;
+	$bench->sql(
+		q(SELECT dispatch.alter_backend('often', jsonb_build_object('linger', ?::int * 0.0001))),
+		$round) if $round % 4 == 0;
 	$proxy->set('pass');
-	$bench->sql(q(SELECT dispatch.resume_backend('often')));
 	$bench->settle('often', "round $round");
 	%before = (
 		descriptors => descriptors($pid), threads => threads($pid), memory => memory($pid))
 	  if $round == int($RECONNECTS / 4);
 }
+diag("at first: $before{descriptors} descriptors, $before{threads} threads, $before{memory} kB; "
+	  . 'at last: ' . join ', ', descriptors($pid), threads($pid), memory($pid) . ' kB');
 is($bench->status('often', 'pid'), $pid, "one worker has gone through $RECONNECTS lost connections");
 cmp_ok(descriptors($pid), '<=', $before{descriptors} + $MOST_DESCRIPTORS, 'descriptors');
 cmp_ok(threads($pid), '<=', $before{threads} + 2, 'threads');
