@@ -321,6 +321,12 @@ is((grep { status_of($_)->{status} ne 'published' } @ids), 0, 'unroutable: the o
 like(status_of($culprit)->{error}, qr/narrow.*bad/, 'unroutable: exchange and key are named');
 my %waits = (unroutable => $culprit);
 
+# An alternate exchange takes what is unroutable: for RabbitMQ that is delivered
+$client->exchange('with alternate', 'direct', arguments => { 'alternate-exchange' => 'events' });
+$id = publish('default', options => { exchange => 'with alternate', routing_key => 'nowhere' });
+wait_for_status($id, 'published');
+is_deeply([ ids_of($client->drain('all')) ], [$id], 'an alternate exchange has taken it');
+
 # No such exchange
 ($culprit, @ids) = around('default', options => { exchange => 'not there' });
 good_ok('no exchange', 0, @ids);

@@ -137,6 +137,17 @@ publish('proxied', 3);
 is(arrived('direct', 'peace'), 0, 'peace: each once');
 is(arrived('proxied', 'peace'), 0, 'peace: each once, through the proxy, too');
 
+# What a restart leaves of what was confirmed: "kept" is durable, as is "direct"
+$client->queue('kept');
+$rabbit->create_backend($node, name => 'kept', exchange => '', routing_key => 'kept',
+	envelope => 'data', %patience);
+foreach my $mode (2, 1)
+{
+	$session->do(q(SELECT dispatch.publish('n', 's', to_jsonb(?::int), backend => 'kept',
+		options => jsonb_build_object('delivery_mode', ?::int))), undef, $mode, $mode);
+}
+settle('kept');
+
 my $position = log_position($node);
 $rabbit->stop;
 publish('direct', 5);
@@ -149,6 +160,8 @@ worker_ends('direct', 'stopped');
 publish('direct', 5);
 $rabbit->start;
 arrived('direct', 'stopped and started');
+is_deeply([ map { $_->{body} } $client->drain('kept') ], [2],
+	'a restart leaves persistent messages of a durable queue, and no transient ones');
 
 publish('direct', 200);
 $rabbit->kill9;

@@ -180,15 +180,6 @@ sub check_survival
 	return;
 }
 
-sub stop
-{
-	my ($self) = @_;
-
-	$self->{session}->disconnect;
-	$self->{node}->stop;
-	return;
-}
-
 # ---- Cases
 
 # Confirms as they may come.
