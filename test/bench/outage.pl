@@ -23,7 +23,7 @@ my $redis = RedisServer->new;
 create_redis_backend($node, $redis);
 wait_for_state($node, 'default', 'running');
 $redis->stop;
-my $load = pgbench_start($node, publish_script(keyed => 1),
+my $load = pgbench_start($node, numbered_script(),
 	clients => 4, rate => $RATE, seconds => $outage + $after);
 sleep $outage;
 

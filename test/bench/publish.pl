@@ -22,10 +22,11 @@ create_plain_table($session);
 sub compare
 {
 	my ($case, %options) = @_;
+	my $keys = delete $options{keys};
 	my %tps = in_turns(
 		sized(1, 3, 7),
-		ours => sub { pgbench_tps($node, publish_script(), %load, %options) },
-		theirs => sub { pgbench_tps($node, insert_script(), %load, %options) });
+		ours => sub { pgbench_tps($node, publish_script($keys), %load, %options) },
+		theirs => sub { pgbench_tps($node, insert_script($keys), %load, %options) });
 
 	record(
 		case => $case, unit => 'transactions/s', ours => $tps{ours},
@@ -37,6 +38,10 @@ pause($session, 'default');
 foreach my $bytes (sized([100], [ 100, 1000, 10_000 ], [ 100, 1000, 10_000 ])->@*)
 {
 	compare("$bytes bytes, worker off", payload => $bytes);
+}
+foreach my $keys (sized([], [qw(one many)], [qw(one many)])->@*)
+{
+	compare("100 bytes, keys: $keys, worker off", payload => 100, keys => $keys);
 }
 resume($session, 'default');
 compare('100 bytes, worker on', payload => 100);

@@ -16,28 +16,46 @@ use IPC::Run;
 
 use Bench::Server;
 
-our @EXPORT = qw(publish_script insert_script pgbench_start pgbench_end pgbench_tps);
+our @EXPORT = qw(
+  publish_script insert_script numbered_script
+  pgbench_start pgbench_end pgbench_tps);
 
-# One event, one transaction.  With a key, each client has its own, and numbers
-# its events.
+# The key of an event, and what pgbench must do before.
+my %KEYS = (
+	none => [ '', 'NULL' ],
+	one => [ '', q('hot') ],
+	many => [ "\\set k random(1, 1000000000)\n", ':k ::text' ]);
+
+# publish_script(none|one|many): one event of the payload, one transaction.
 sub publish_script
 {
-	my (%options) = @_;
+	my ($keys) = @_;
+	my ($before, $key) = @{ $KEYS{ $keys // 'none' } };
 
-	return q{SELECT dispatch.publish('order.created', 'shop', :payload ::jsonb);}
-	  unless $options{keyed};
-	return join "\n", '\set n :n + 1',
-	  q{SELECT dispatch.publish('order.created', 'shop',}
-	  . q{ jsonb_build_object('client', :client_id ::int, 'n', :n ::int),}
-	  . q{ key => 'client ' || :client_id ::int);}, '';
+	return $before
+	  . qq{SELECT dispatch.publish('order.created', 'shop', :payload ::jsonb, key => $key);\n};
 }
 
 # The same row without us.
 sub insert_script
 {
-	return q{INSERT INTO plain (xid, id, created_at, event_id, backend_id, segment, event_type,}
-	  . q{ source, data) VALUES (pg_current_xact_id(), nextval('plain_id_seq'), clock_timestamp(),}
-	  . q{ gen_random_uuid(), 1, 0, 'order.created', 'shop', :payload ::jsonb);};
+	my ($keys) = @_;
+	my ($before, $key) = @{ $KEYS{ $keys // 'none' } };
+
+	return $before
+	  . q{INSERT INTO plain (xid, id, created_at, event_id, backend_id, segment, event_type,}
+	  . q{ source, key, data) VALUES (pg_current_xact_id(), nextval('plain_id_seq'),}
+	  . q{ clock_timestamp(), gen_random_uuid(), 1, 0, 'order.created', 'shop',}
+	  . qq{ $key, :payload ::jsonb);\n};
+}
+
+# Each client has a key of its own, and numbers its events.
+sub numbered_script
+{
+	return "\\set n :n + 1\n"
+	  . q{SELECT dispatch.publish('order.created', 'shop',}
+	  . q{ jsonb_build_object('client', :client_id ::int, 'n', :n ::int),}
+	  . qq{ key => 'client ' || :client_id ::int);\n};
 }
 
 # pgbench_start(node, script, payload => bytes, clients => n, seconds => n, rate
