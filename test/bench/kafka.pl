@@ -1,0 +1,85 @@
+# Draining a backlog to Kafka, against a bare librdkafka producer with the same
+# records and settings and the same broker.
+
+use strict;
+use warnings;
+
+use Bench;
+use Bench::Drain;
+use Bench::Server;
+use DispatchTest;
+use IPC::Run;
+use KafkaBackend;
+use KafkaServer;
+
+my $PARTITIONS = 4;
+
+my $node = bench_server();
+my $session = session($node);
+my $kafka = KafkaServer->new;
+
+$kafka->create_topic($_, partitions => $PARTITIONS) foreach qw(events bare);
+create_kafka_backend($node, $kafka);
+
+# A record as we send it, for the bare producer: its body and headers.
+my $models = 0;
+sub model_of
+{
+	my ($bytes) = @_;
+	my $topic = 'model_' . ++$models;
+
+	$kafka->create_topic($topic);
+	resume($session, 'default');
+	sql($session,
+		q{SELECT dispatch.publish('order.created', 'shop', ?::jsonb, options => ?)},
+		payload($bytes), qq({"topic": "$topic"}));
+	drain($session, 'default');
+	my ($record) = $kafka->records($topic);
+
+	return ($record->{value}, map { @$_ } @{ $record->{headers} });
+}
+
+sub bare_rate
+{
+	my ($count, $keys, @model) = @_;
+	my ($out, $err);
+
+	IPC::Run::run(
+		[ './test/bench/c/kafka_produce', $kafka->servers, 'bare', $count, $keys, @model ],
+		'<', \undef, '>', \$out, '2>', \$err)
+	  or die "kafka_produce: $err\n";
+	return 0 + $out;
+}
+
+sub compare
+{
+	my ($case, %options) = @_;
+	my $count = delete $options{count};
+	my $batch_size = delete $options{batch_size} // 1000;
+	my @model = model_of($options{payload});
+
+	$session->do('UPDATE dispatch.backends SET batch_size = ?', undef, $batch_size);
+	my %rates = in_turns(
+		sized(1, 3, 7),
+		ours => sub {
+			publish_many($session, $count, %options);
+			return drain_rate($session, 'default', $count);
+		},
+		theirs => sub { bare_rate($count, $options{keys}, @model) });
+
+	record(
+		case => $case, unit => 'events/s', ours => $rates{ours},
+		counterpart => 'bare librdkafka', theirs => $rates{theirs}, target => 'ratio >= 0.8');
+	return;
+}
+
+my $count = sized(1000, 200_000, 500_000);
+my %base = (payload => 100, keys => 'none', count => $count);
+
+compare('100 bytes, no key, batches of 1000', %base);
+compare('100 bytes, unique keys', %base, keys => 'many');
+compare('100 bytes, one key', %base, keys => 'one');
+compare('1000 bytes', %base, payload => 1000, count => $count / 3);
+compare('10000 bytes', %base, payload => 10_000, count => $count / 20);
+compare('batches of 100', %base, batch_size => 100);
+compare('batches of 10000', %base, batch_size => 10_000);
