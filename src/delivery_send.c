@@ -6,8 +6,8 @@
  * Events that are tried again go before those of the log, and each window in
  * its order, as many as may be in flight.  An event of a key that is held up is
  * parked behind it; others pass.  An event whose destination takes none for now
- * (gate.c) waits as those did that were refused there; where one of its events
- * is finding out, it waits in its place, and later ones of its key with it.
+ * (gate.c) waits as those did that were refused there, not in its place: nothing
+ * can be settled past that, and others are to go on.
  *
  *-------------------------------------------------------------------------
  */
@@ -41,13 +41,21 @@ may_send_more(const Delivery *delivery)
 	return (delivery->singly == 0 && delivery->careful == 0) || in_flight == 0;
 }
 
-/* Strict order: is another event of its key under way? */
+/*
+ * Strict order: must this event wait for another one of its key, be it under way
+ * or before it in line?
+ */
 static bool
-waits_for_key(const Delivery *delivery, const Entry *entry)
+is_held_up(const Delivery *delivery, const Entry *entry, bool *held)
 {
-	return delivery->backend->ordering == ORDER_STRICT && entry->event->key != NULL &&
-		(window_key_is_sent(delivery->window, entry) ||
-		 window_key_is_sent(delivery->retries, entry));
+	uint32		key = entry->key_hash % KEY_COUNTERS;
+
+	if (delivery->backend->ordering != ORDER_STRICT || entry->event->key == NULL)
+		return false;
+	if (window_key_is_sent(delivery->window, entry) ||
+		window_key_is_sent(delivery->retries, entry))
+		held[key] = true;
+	return held[key];
 }
 
 static bool
@@ -59,55 +67,35 @@ must_park(const Delivery *delivery, const Entry *entry)
 }
 
 /*
- * Its destination takes no events for now.  What was refused there before need
- * not be stored again: nothing is new but the time.
+ * Does the destination of this event take none for now?  Then it is dealt with.
+ * What was refused there before need not be stored again: nothing is new but
+ * the time.
  */
-static void
-wait_at_gate(Delivery *delivery, Entry *entry)
+static bool
+waits_at_gate(Delivery *delivery, Entry *entry)
 {
+	long		ms = gates_ms_closed(delivery->gates, entry);
+
+	if (ms == 0)
+		return false;
 	if (!entry->is_retry || entry->exception.status != EXCEPTION_RETRYING)
 		delivery_fail_entry(delivery, entry, DISPATCH_DESTINATION,
 							gates_reason(delivery->gates, entry));
 	else
 	{
 		entry->exception.next_attempt_at =
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										gates_ms_left(delivery->gates, entry));
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 		window_set_state(delivery->retries, entry, ENTRY_SKIPPED);
 		retry_queue_put_back(delivery->queue, &entry->exception);
 		if (entry->event->key != NULL)
 			window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
-	}
-}
-
-/* May this event be sent now?  It is dealt with, or waits in its place, if not. */
-static bool
-may_send(Delivery *delivery, Entry *entry, bool *held)
-{
-	bool		is_ordered = entry->event->key != NULL &&
-		delivery->backend->ordering != ORDER_NONE;
-	bool	   *key_is_held = &held[entry->key_hash % KEY_COUNTERS];
-	GateAnswer	gate;
-
-	if (is_ordered && *key_is_held)
-		return false;
-	gate = gates_ask(delivery->gates, entry);
-	if (gate == GATE_CLOSED)
-	{
-		wait_at_gate(delivery, entry);
-		return false;
-	}
-	if (gate == GATE_BUSY || waits_for_key(delivery, entry))
-	{
-		*key_is_held = *key_is_held || is_ordered;
-		return false;
 	}
 	return true;
 }
 
 /*
  * Sends from one window as far as that goes; false when nothing more can be
- * taken.
+ * taken.  Other keys pass those that are held up.
  */
 static bool
 send_window(Delivery *delivery, Window *window)
@@ -130,7 +118,7 @@ send_window(Delivery *delivery, Window *window)
 		}
 		if (!may_send_more(delivery))
 			return false;
-		if (!may_send(delivery, entry, held))
+		if (is_held_up(delivery, entry, held) || waits_at_gate(delivery, entry))
 			continue;
 		if (delivery->careful > 0 && !delivery->before_careful(entry))
 			return false;

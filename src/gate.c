@@ -28,6 +28,9 @@
 /* Beyond these, each event of a destination is refused by itself. */
 #define GATES_MAX 256
 
+/* How long (ms) events wait at least while one is finding out. */
+#define PROBE_PATIENCE 1000
+
 typedef struct Gate
 {
 	uint64		destination;	/* its hash: the key */
@@ -84,22 +87,14 @@ gate_of(const Gates *gates, const Entry *entry, HASHACTION action)
 	return hash_search(gates->table, &destination, action, NULL);
 }
 
-GateAnswer
-gates_ask(const Gates *gates, const Entry *entry)
+long
+gates_ms_closed(const Gates *gates, const Entry *entry)
 {
 	const Gate *gate = gate_of(gates, entry, HASH_FIND);
 
 	if (gate == NULL)
-		return GATE_OPEN;
-	if (gate->probe != NULL)
-		return GATE_BUSY;
-	return steady_ms_until(gate->until) > 0 ? GATE_CLOSED : GATE_PROBE;
-}
-
-long
-gates_ms_left(const Gates *gates, const Entry *entry)
-{
-	return steady_ms_until(gate_of(gates, entry, HASH_FIND)->until);
+		return 0;
+	return gate->probe != NULL ? PROBE_PATIENCE : steady_ms_until(gate->until);
 }
 
 const char *

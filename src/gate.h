@@ -10,24 +10,18 @@
 
 #include "window.h"
 
-typedef enum GateAnswer
-{
-	GATE_OPEN,					/* nothing is known against the destination */
-	GATE_PROBE,					/* this event may find out; see gates_sent() */
-	GATE_BUSY,					/* another one is finding out */
-	GATE_CLOSED					/* not for gates_ms_left() */
-} GateAnswer;
-
 typedef struct Gates Gates;
 
 /* For the messages of that transport; in the current memory context. */
 extern Gates *gates_create(const DispatchTransport *transport);
 
-/* May this event be sent to where it goes? */
-extern GateAnswer gates_ask(const Gates *gates, const Entry *entry);
+/*
+ * For how long (ms) this event must not be sent to where it goes; 0: it may, and
+ * if its gate was closed, it is the one that finds out.
+ */
+extern long gates_ms_closed(const Gates *gates, const Entry *entry);
 
-/* Of one that is GATE_CLOSED: for how long (ms), and why. */
-extern long gates_ms_left(const Gates *gates, const Entry *entry);
+/* Why that is. */
 extern const char *gates_reason(const Gates *gates, const Entry *entry);
 
 /* The event was given to the transport. */
