@@ -25,9 +25,17 @@ my $node = new_cluster('secrets', q(
 	log_parameter_max_length_on_error = 0
 	log_parameter_max_length = 0
 	dispatch.retry_delay = '100ms'
-	shared_preload_libraries = 'pg_stat_statements,dispatch'
+	shared_preload_libraries = 'pg_stat_statements,auto_explain,dispatch'
+	auto_explain.log_min_duration = 0
+	auto_explain.log_nested_statements = on
+	auto_explain.log_verbose = on
 	pg_stat_statements.track = all
 	log_error_verbosity = verbose));
+# What sessions type is not explained, only what our processes do.
+$node->safe_psql('postgres', qq(CREATE ROLE watcher LOGIN; CREATE ROLE operator LOGIN;)
+	  . join ';', map { "ALTER ROLE $_ SET auto_explain.log_min_duration = -1" }
+	  'watcher', 'operator');
+$ENV{PGOPTIONS} = '-c auto_explain.log_min_duration=-1';
 my $session = session($node);
 
 sub set_password { return $redis->cli('ACL', 'SETUSER', 'alice', 'reset', 'on', ">$_[0]", '~*',
@@ -35,7 +43,6 @@ sub set_password { return $redis->cli('ACL', 'SETUSER', 'alice', 'reset', 'on', 
 sub json { return JSON::PP->new->allow_nonref->canonical->encode($_[0]); }
 
 $session->do('CREATE EXTENSION dispatch; CREATE EXTENSION pg_stat_statements');
-$session->do('CREATE ROLE watcher LOGIN; CREATE ROLE operator LOGIN');
 $session->do(q(SELECT dispatch.grant_monitor('watcher'), dispatch.grant_operate('operator')));
 
 # ---- Its life
@@ -150,6 +157,7 @@ flush_is_ok('after all this');
 sub search_database
 {
 	my ($database, $user) = @_;
+	local $ENV{PGOPTIONS} = $user ? '' : $ENV{PGOPTIONS};
 	my $dbh = DBI->connect('dbi:Pg:' . $node->connstr($database) . ($user ? " user=$user" : ''),
 		undef, undef, { RaiseError => 1, PrintError => 0 });
 	my @found;
@@ -194,6 +202,8 @@ foreach my $file (@texts)
 	is($hits[0], '', "$file: " . @hits . ' hits');
 }
 like(slurp_file($node->logfile), qr/WRONGPASS/, 'the log could have had it');
+cmp_ok(scalar(log_lines($node, qr/\[\d+\] LOG: .*duration: .* plan:/)), '>', 10,
+	'so could the plans of our processes');
 foreach my $pid (process_ids($node, 'worker'), process_ids($node, 'manager'))
 {
 	unlike(slurp_file("/proc/$pid/$_"), $ANY, "nor has /proc/$pid/$_") foreach qw(cmdline environ);
