@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use FailingSink;
 use ServerDisk;
 
 my $SIZE = 1500;				# of an event, such that tables grow
@@ -96,15 +97,8 @@ sub delivered_ok
 	return \%seen;
 }
 
-$session->do(q(
-	CREATE EXTENSION dispatch;
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE FUNCTION fail(dispatch.event[]) RETURNS SETOF dispatch.failure LANGUAGE sql
-		AS $$SELECT event_id, 'never', true FROM unnest($1)$$;
-	INSERT INTO dispatch.backends (name, transport, owner, options)
-	VALUES ('failing', 'sql', 'sink', '{"function": "public.fail(dispatch.event[])"}')));
+$session->do('CREATE EXTENSION dispatch');
+create_failing_backend($session, permanent => 1);
 create_redis_backend($node, $redis);
 
 # ---- No space for data
