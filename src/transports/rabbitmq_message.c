@@ -39,7 +39,8 @@ rabbit_message_id(const DispatchMessage *message)
 	return id != NULL ? id : message->event_id;
 }
 
-static void
+/* NULL, or why they cannot be sent: the library does not check names. */
+static const char *
 add_attributes(RabbitTable *headers, const DispatchMessage *message)
 {
 	const char *prefix = message->options[OPTION_CLOUDEVENTS_PREFIX].text;
@@ -47,13 +48,16 @@ add_attributes(RabbitTable *headers, const DispatchMessage *message)
 	for (int i = 0; i < message->nattributes; i++)
 	{
 		const DispatchPair *attribute = &message->attributes[i];
-		RabbitValue *value = rabbit_table_add(headers, psprintf("%s%s", prefix,
-																attribute->name));
+		char	   *name = psprintf("%s%s", prefix, attribute->name);
+		RabbitValue *value = rabbit_table_add(headers, name);
 
+		if (strlen(name) > SHORT_STRING_MAX)
+			return "The name of an extension attribute is too long for a header: 255 bytes with its prefix.";
 		value->kind = VALUE_STRING;
 		value->text = attribute->value;
 		value->len = strlen(attribute->value);
 	}
+	return NULL;
 }
 
 /*
@@ -102,8 +106,8 @@ rabbit_message_publish(const DispatchMessage *message, RabbitPublish *publish)
 	if (message->envelope == DISPATCH_CLOUDEVENTS_BINARY || options[OPTION_HEADERS].is_set)
 		headers = rabbit_table_create();
 	if (message->envelope == DISPATCH_CLOUDEVENTS_BINARY)
-		add_attributes(headers, message);
-	if (options[OPTION_HEADERS].is_set)
+		problem = add_attributes(headers, message);
+	if (problem == NULL && options[OPTION_HEADERS].is_set)
 		problem = rabbit_headers_read(headers, options[OPTION_HEADERS].text);
 
 	memset(publish, 0, sizeof(*publish));

@@ -46,6 +46,11 @@ take_connection_close(RabbitConnection *conn, RabbitFrame *frame)
 	if (!rabbit_read_closed(&frame->payload, &closed))
 		return frame_unexpected(conn, frame);
 	hide_password(conn, closed.text);
+
+	/* if that goes at once: RabbitMQ waits for it */
+	rabbit_encode_close_ok(&conn->stream->out);
+	(void) rabbit_stream_write(conn->stream, conn->now);
+
 	if (conn->phase != PHASE_READY)
 		return rabbit_explain(conn->host, rabbit_error_class(closed.code, SCOPE_CONNECTION),
 							  "%d %s", closed.code, closed.text);

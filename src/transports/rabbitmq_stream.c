@@ -155,6 +155,7 @@ rabbit_stream_write(RabbitStream *stream, int64 now)
 			consume_output(stream, n);
 			if (n > 0)
 				continue;
+			len = rabbit_tls_to_send(stream->tls, &cipher);
 		}
 		if (len > 0)
 			len = socket_write(stream, cipher, len, now);
