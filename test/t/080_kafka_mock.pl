@@ -163,7 +163,9 @@ new_backend();
 # ---- A session that publishes is not exposed to librdkafka
 
 my $publisher = session($node);
+$mock->tell('topic well 1');
 $publisher->do(q(SELECT dispatch.publish('t', 's', '1', options => '{"topic": "well"}')));
+ok($publisher->selectrow_array("SELECT dispatch.flush('30 s')"), 'the event is delivered');
 my @processes = ($publisher->{pg_pid}, backend_pid($node, 'default'));
 is_deeply(
 	[ map { slurp_file("/proc/$_/maps") =~ /librdkafka/ ? 1 : 0 } @processes ],
@@ -174,7 +176,7 @@ is_deeply(
 $session->do(q(SELECT dispatch.alter_backend('default', ?)),
 	undef, '{"message_timeout": 4, "linger": 0}');
 my @bad = qw(missing silent);
-$mock->tell("topic $_ 1") foreach 'well', @bad;
+$mock->tell("topic $_ 1") foreach @bad;
 $mock->tell('topic-error missing UNKNOWN_TOPIC_OR_PART');
 $mock->tell('leader silent 0 -1');
 
