@@ -161,7 +161,7 @@ typedef struct KafkaTopic
 	char		name[256];		/* hash key: must be first */
 	KafkaTopicHandle handle;
 	int64		delivered_at;	/* when a record last was (ms); 0: never */
-	int64		missed_at;		/* when it was not to be had (ms); 0: it was */
+	int64		missed_at;		/* since when it is not to be had (ms); 0: it is */
 } KafkaTopic;
 
 typedef struct KafkaTopics KafkaTopics;

@@ -223,7 +223,7 @@ flight_fail(KafkaConnection *conn, Flight *flight, DispatchErrorClass error_clas
 	if (conn->phase == PHASE_ENDING)
 		connection_renew(conn, error);
 	flight_settle(conn, flight);
-	if (error_class == DISPATCH_DESTINATION)
+	if (error_class == DISPATCH_DESTINATION && flight->topic->missed_at == 0)
 		flight->topic->missed_at = conn->now;
 	conn->host->failed(conn->host, flight->message, error_class, error);
 	return true;
