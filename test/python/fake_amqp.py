@@ -14,6 +14,8 @@ Behaviour:
     at, say   at this point of a connection (connect, start_ok, open,
               channel_open, select, publish), say that instead of what is due,
               see SAY
+    code      the reply code of "confirm": "close" and "say": "close_code"
+    where     what is closed then, "channel" or "connection"
     once      only the first connection meets it
     tune      [channel_max, frame_max, heartbeat] that it asks for
     beat      seconds between its own heartbeats; none without
@@ -256,6 +258,8 @@ class Connection(threading.Thread):
         what = self.behaviour['say']
         if what == 'half':
             self.send(due[:len(due) // 2])
+        elif what == 'close_code':
+            self.send(self.closing('connection'))
         elif SAY[what]:
             self.send(SAY[what])
         if what in HARMLESS:
@@ -413,6 +417,20 @@ class Connection(threading.Thread):
 
     def confirm_none(self, idle):
         pass
+
+    def closing(self, what):
+        code = self.behaviour['code']
+        text = f'the text of {code}'
+        if what == 'channel':
+            return method(1, pika.spec.Channel.Close(code, text, 60, 40))
+        return method(0, pika.spec.Connection.Close(code, text, 60, 40))
+
+    def confirm_close(self, idle):
+        """Closes the channel or the connection, whatever arrives."""
+        if self.waiting:
+            self.waiting = []
+            self.count('met')
+            self.send(self.closing(self.behaviour['where']))
 
     def confirm_close_channel(self, idle):
         """Closes the channel, with everything on it, because of poison."""
