@@ -63,28 +63,11 @@ sub bind
 		'bind', queue => $queue, exchange => $exchange, routing_key => $routing_key // '#');
 }
 
-sub unbind
-{
-	my ($self, $queue, $exchange, $routing_key) = @_;
-
-	return $self->_call(
-		'unbind', queue => $queue, exchange => $exchange, routing_key => $routing_key // '#');
-}
-
-sub delete_exchange { return $_[0]->_call('delete_exchange', name => $_[1]); }
 sub delete_queue { return $_[0]->_call('delete_queue', name => $_[1]); }
 sub purge { return $_[0]->_call('purge', name => $_[1]); }
 
 # Messages that are ready in a queue.
 sub depth { return $_[0]->_call('depth', name => $_[1]); }
-
-sub publish
-{
-	my ($self, $exchange, $routing_key, $body) = @_;
-
-	return $self->_call(
-		'publish', exchange => $exchange, routing_key => $routing_key, body => $body);
-}
 
 # Takes all messages out of a queue, one after the other.
 sub drain { return @{ $_[0]->_call('drain', name => $_[1]) }; }

@@ -50,7 +50,7 @@ sub behave
 }
 
 # Since behave(): {connections, ready (connections that came through the login),
-# met (how often it misbehaved), refused, messages => [...]}, where messages are
+# met (how often it misbehaved), messages => [...]}, where messages are
 # those that arrived since "forget": {message_id, routing_key, stored, ...}.
 sub report { return $_[0]->_call('report'); }
 

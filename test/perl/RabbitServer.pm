@@ -70,8 +70,6 @@ sub new
 
 sub host { return '127.0.0.1'; }
 sub port { return $_[0]->{port}; }
-sub pid { return $_[0]->{pid}; }
-sub dir { return $_[0]->{dir}; }
 
 sub log_content
 {
@@ -383,13 +381,6 @@ sub set_max_message_size
 
 	$self->eval_erlang("application:set_env(rabbit, max_message_size, $bytes)");
 	return;
-}
-
-sub connection_count
-{
-	my ($self) = @_;
-
-	return $self->eval_erlang('length(rabbit_networking:connections())');
 }
 
 # As an operator does who has had enough of a client.

@@ -83,12 +83,6 @@ class Client:
     def bind(self, queue, exchange, routing_key):
         self.channel().queue_bind(queue, exchange, routing_key)
 
-    def unbind(self, queue, exchange, routing_key):
-        self.channel().queue_unbind(queue, exchange, routing_key)
-
-    def delete_exchange(self, name):
-        self.channel().exchange_delete(name)
-
     def delete_queue(self, name):
         self.channel().queue_delete(name)
 
@@ -97,9 +91,6 @@ class Client:
 
     def depth(self, name):
         return self.channel().queue_declare(name, passive=True).method.message_count
-
-    def publish(self, exchange, routing_key, body):
-        self.channel().basic_publish(exchange, routing_key, body.encode('latin-1'))
 
     def drain(self, name):
         channel, messages = self.channel(), []

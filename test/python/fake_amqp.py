@@ -123,7 +123,7 @@ class Broker:
         print(self.listener.getsockname()[1], flush=True)
 
     def clear(self):
-        self.connections = self.ready = self.met = self.refused = 0
+        self.connections = self.ready = self.met = 0
 
     def behave(self, behaviour):
         with self.lock:
@@ -136,7 +136,7 @@ class Broker:
         with self.lock:
             return {
                 'connections': self.connections, 'ready': self.ready, 'met': self.met,
-                'refused': self.refused, 'messages': [dict(m) for m in self.messages]}
+                'messages': [dict(m) for m in self.messages]}
 
     def serve(self):
         while True:
@@ -438,7 +438,7 @@ class Connection(threading.Thread):
         if message['routing_key'] != POISON:
             return self.confirm_multiple(idle)
         self.waiting = []
-        self.count('refused')
+        self.count('met')
         self.send(method(1, pika.spec.Channel.Close(404, 'NOT_FOUND - no exchange', 60, 40)))
 
 

@@ -334,6 +334,7 @@ is_deeply([ uniq map { length $_->{body} } $client->drain('direct') ], [ $BIG + 
 	'the big event came');
 sql('SELECT dispatch.drop_backend(?, true)', "hang$_") foreach 1 .. $hang;
 
-log_ok($node, qr/nothing else is looked for/);
+# Warnings there must be.
+log_ok($node, qr/(?!)/);
 $node->stop;
 done_testing();
