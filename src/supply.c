@@ -25,6 +25,15 @@
 /* Events that are tried again at once. */
 #define RETRIES_MAX 1000
 
+/*
+ * An event is copied when it is read, when its message is made, and when that
+ * is sent.  So no more is read in one go than the processor's caches hold, or
+ * each copy comes from main memory: with events of 3 to 10 kB that costs a
+ * worker nearly twice its time.  How much may be on its way at once is another
+ * matter, which batch_bytes decides.
+ */
+#define READ_BYTES ((Size) 1024 * 1024)
+
 typedef struct ReadStep
 {
 	Batch	   *batch;
@@ -112,8 +121,8 @@ read_events(void *arg)
 									 cursor_before(MyWorker.cursor),
 									 cursor_upto(MyWorker.cursor));
 	old = MemoryContextSwitchTo(read->batch->context);
-	cursor_read(MyWorker.cursor, MyWorker.backend->batch_size, (Size) setting_batch_bytes * 1024,
-				&events, &read->lsn);
+	cursor_read(MyWorker.cursor, MyWorker.backend->batch_size,
+				Min((Size) setting_batch_bytes * 1024, READ_BYTES), &events, &read->lsn);
 	make_entries(read, events, false);
 	MemoryContextSwitchTo(old);
 }
