@@ -8,7 +8,9 @@ use DispatchTest;
 
 my $node = new_cluster('poison', "restart_after_crash = on\n");
 
-$node->safe_psql('postgres', q{
+my $marker = $node->basedir . '/refused';
+
+$node->safe_psql('postgres', qq{
 	CREATE EXTENSION dispatch;
 	CREATE EXTENSION plpython3u;
 	CREATE ROLE app;
@@ -17,16 +19,23 @@ $node->safe_psql('postgres', q{
 	GRANT USAGE ON SCHEMA dispatch TO app;
 	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO app;
 	CREATE FUNCTION public.deliver(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpython3u AS $$
+	LANGUAGE plpython3u AS \$\$
 	import json, os, signal
-	insert = plpy.prepare('INSERT INTO public.got (data) VALUES ($1::jsonb)', ['text'])
+	insert = plpy.prepare('INSERT INTO public.got (data) VALUES (\$1::jsonb)', ['text'])
+	failures = []
 	for event in events:
 		data = json.loads(event['body'])['data']
+		if data == 'deadly again':
+			if os.path.exists('$marker'):
+				os.kill(os.getpid(), signal.SIGKILL)
+			open('$marker', 'w').close()
+			failures.append((event['event_id'], 'not yet', False))
+			continue
 		if data == 'poison':
 			os.kill(os.getpid(), signal.SIGKILL)
 		insert.execute([json.dumps(data)])
-	return []
-	$$;
+	return failures
+	\$\$;
 	ALTER FUNCTION public.deliver OWNER TO app;
 	INSERT INTO dispatch.backends (name, transport, options, owner)
 	VALUES ('default', 'sql', '{"function": "public.deliver(dispatch.event[])"}', 'app');
@@ -57,17 +66,37 @@ is( ask(q(SELECT string_agg(DISTINCT data #>> '{}', ',' ORDER BY data #>> '{}') 
 	join(',', sort map { "event $_" } 1 .. 5, 7 .. 10),
 	'its neighbours are delivered');
 
-open(my $in, '<', $node->logfile) or die "cannot read the log: $!";
-seek($in, $log, 0);
-my $killed = qr/background worker "dispatch worker" \(PID \d+\) was terminated by signal 9/;
-my $kills = grep { /$killed/ } <$in>;
-close($in);
-note("$kills workers were killed");
-is($kills, 4, 'it killed no more workers than it took to find it');
+# Workers that were killed since then
+sub kills
+{
+	my ($position) = @_;
+
+	return scalar log_lines($node,
+		qr/background worker "dispatch worker" \(PID \d+\) was terminated by signal 9/, $position);
+}
+is(kills($log), 4, 'it killed no more workers than it took to find it');
 
 is(ask(q(SELECT state FROM dispatch.backend_status)), 'running', 'the backend goes on');
 ask(q(SELECT dispatch.publish('t', 's', '"after"')));
 is(ask(q(SELECT dispatch.flush('30s'))), 't', 'with what comes later');
 is(ask(q(SELECT count(*) FROM got WHERE data = '"after"')), '1', 'which is delivered');
+
+# One that kills only when it is tried again, while others are delivered
+$log = log_position($node);
+ask(q(UPDATE dispatch.backends SET retry_delay = '1s', retry_backoff = false));
+ask(q(SELECT dispatch.publish('t', 's', '"deadly again"', key => 'k', max_retries => 100)));
+my $n = 0;
+wait_until(
+	sub {
+		ask(qq(SELECT dispatch.publish('t', 's', to_jsonb('other ' || $n)))) and $n++ for 1 .. 20;
+		return ask(q(SELECT count(*) FROM dispatch.dead_letters)) eq '2';
+	},
+	'the other culprit is a dead letter', 120);
+is(ask(q(SELECT string_agg(data #>> '{}', ',' ORDER BY data #>> '{}') FROM dispatch.dead_letters)),
+	'deadly again,poison', 'an event that kills when it is tried again is found, too');
+is(kills($log), 4, 'after as many deaths');
+is(ask(q(SELECT dispatch.flush('30s'))), 't', 'the others are settled');
+is(ask(q(SELECT count(DISTINCT data) FROM got WHERE data #>> '{}' LIKE 'other %')), $n,
+	'and delivered, as they were all the time');
 $node->stop;
 done_testing();
