@@ -30,6 +30,12 @@
 /* How long to wait for confirmations before the end (ms). */
 #define END_MS 1000
 
+/* How often to look through old messages for those that have expired (ms). */
+#define SCAN_MS 1000
+
+/* So many times message_timeout, a message waits in line at the most. */
+#define PATIENCE 4
+
 /* librdkafka never forgets a topic, so a new producer must in the end. */
 #define MAX_TOPICS 10000
 
@@ -64,6 +70,7 @@ struct KafkaConnection
 	int64		deadline;		/* of PHASE_CONNECTING and PHASE_ENDING */
 	int64		delivered_at;	/* when the last one was */
 	int64		down_since;		/* all brokers are; 0: not known to be */
+	int64		next_scan;		/* of the messages, for those that expired */
 
 	dlist_head	flights;		/* the oldest first */
 	dlist_head	unused;
@@ -148,10 +155,16 @@ connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char
 	connection_renew(conn, NULL);
 }
 
+/*
+ * While its topic takes records a message may have to wait in line, over a slow
+ * network for long; but not for ever, as its partition may be the one that does
+ * not.
+ */
 static int64
 flight_expires_at(const KafkaConnection *conn, const Flight *flight)
 {
-	return Max(flight->sent_at, flight->topic->delivered_at) + conn->message_timeout;
+	return Min(Max(flight->sent_at, flight->topic->delivered_at) + conn->message_timeout,
+			   flight->sent_at + PATIENCE * conn->message_timeout);
 }
 
 /*
@@ -204,15 +217,17 @@ flight_settle(KafkaConnection *conn, Flight *flight)
 }
 
 /*
- * A message has met an error.  True if that is the message's own, which has
- * failed then; else it ends the connection.
+ * A message has met an error, alone or with others in flight.  True if that is
+ * the message's own, which has failed then; else it ends the connection.
  */
 static bool
-flight_fail(KafkaConnection *conn, Flight *flight, DispatchErrorClass error_class,
-			const char *name, const char *text)
+flight_fail(KafkaConnection *conn, Flight *flight, bool alone, const char *name, const char *text)
 {
+	DispatchErrorClass error_class;
 	char		error[KAFKA_ERROR_BYTES];
 
+	name = kafka_message_error(flight->message, name);
+	error_class = kafka_error_class(name, alone);
 	snprintf(error, sizeof(error), "%s (%s)", text, name);
 	if (kafka_error_ends_connection(error_class))
 	{
@@ -238,7 +253,6 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 	Flight	   *flight;
 	const char *error;
 	const char *text;
-	DispatchErrorClass error_class;
 
 	if (conn->phase != PHASE_READY)
 		return false;
@@ -262,10 +276,7 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 		return true;
 
 	/* What librdkafka does not even take can be about no other message. */
-	error = kafka_message_error(message, error);
-	error_class = kafka_error_class(error, true);
-	if (error_class != DISPATCH_BACKPRESSURE &&
-		flight_fail(conn, flight, error_class, error, text))
+	if (strcmp(error, "_QUEUE_FULL") != 0 && flight_fail(conn, flight, true, error, text))
 		return true;
 	flight_settle(conn, flight);
 	return false;
@@ -297,14 +308,8 @@ take_record(KafkaConnection *conn, const KafkaReport *report)
 		flight->unsent = true;
 		conn->nreported++;
 	}
-	else
-	{
-		const char *error = kafka_message_error(flight->message, report->error);
-
-		if (!flight_fail(conn, flight, kafka_error_class(error, conn->nflights == 1),
-						 error, report->text))
-			conn->nreported++;
-	}
+	else if (!flight_fail(conn, flight, conn->nflights == 1, report->error, report->text))
+		conn->nreported++;
 }
 
 /*
@@ -393,6 +398,26 @@ look_while_connecting(KafkaConnection *conn)
 						   conn->connect_timeout);
 }
 
+static bool
+some_have_expired(KafkaConnection *conn)
+{
+	dlist_iter	iter;
+
+	if (conn->now < conn->next_scan)
+		return false;
+	dlist_foreach(iter, &conn->flights)
+	{
+		const Flight *flight = dlist_container(Flight, node, iter.cur);
+
+		if (flight->sent_at + conn->message_timeout > conn->now)
+			return false;		/* as are all behind it */
+		conn->next_scan = conn->now + SCAN_MS;
+		if (flight_expires_at(conn, flight) <= conn->now)
+			return true;
+	}
+	return false;
+}
+
 /*
  * A broker that had let us in and does not any more may be about to end, and
  * say anything: that is an outage, until a new connection knows better.
@@ -400,8 +425,6 @@ look_while_connecting(KafkaConnection *conn)
 static void
 look_while_ready(KafkaConnection *conn)
 {
-	Flight	   *oldest;
-
 	if (conn->nflights == 0)
 	{
 		/* Nothing can be lost: better to know than to believe. */
@@ -411,14 +434,17 @@ look_while_ready(KafkaConnection *conn)
 			connection_renew(conn, "too many topics for one producer");
 		return;
 	}
-	oldest = dlist_head_element(Flight, node, &conn->flights);
 	if (conn->down_since != 0 && conn->now >= conn->down_since + conn->connect_timeout)
 		connection_give_up(conn, DISPATCH_OUTAGE, "no broker has answered",
 						   conn->connect_timeout);
-	else if (flight_expires_at(conn, oldest) <= conn->now)
+	else if (some_have_expired(conn))
 	{
-		/* Others get through: it is this topic, not Kafka. */
-		conn->expired = conn->delivered_at + conn->message_timeout > conn->now;
+		/*
+		 * If others get through, or it is the only one and a broker is there,
+		 * the topic is to blame, and other topics must have their turn.
+		 */
+		conn->expired = conn->down_since == 0 &&
+			(conn->nflights == 1 || conn->delivered_at + conn->message_timeout > conn->now);
 		if (conn->expired)
 			connection_renew(conn, NOT_CONFIRMED);
 		else
@@ -431,21 +457,17 @@ look_while_ready(KafkaConnection *conn)
 static int64
 next_look(const KafkaConnection *conn)
 {
+	const Flight *oldest;
 	int64		next;
 
-	switch (conn->phase)
-	{
-		case PHASE_CONNECTING:
-			return Min(conn->now + LOOK_MS, conn->deadline);
-		case PHASE_ENDING:
-			return conn->deadline;
-		case PHASE_READY:
-			break;
-	}
+	if (conn->phase == PHASE_CONNECTING)
+		return Min(conn->now + LOOK_MS, conn->deadline);
+	if (conn->phase == PHASE_ENDING)
+		return conn->deadline;
 	if (conn->nflights == 0)
 		return -1;
-	next = flight_expires_at(conn, dlist_head_element(Flight, node,
-													  unconstify(dlist_head *, &conn->flights)));
+	oldest = dlist_head_element(Flight, node, unconstify(dlist_head *, &conn->flights));
+	next = Max(oldest->sent_at + conn->message_timeout, conn->next_scan);
 	if (conn->down_since != 0)
 		next = Min(next, conn->down_since + conn->connect_timeout);
 	return next;

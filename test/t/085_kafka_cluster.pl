@@ -17,6 +17,7 @@ use KafkaBench;
 
 my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 16;
 my $PARTITIONS = 6;
+my $STUCK_EVENTS = 50;				# more than a batch
 my @TOPIC =
   (partitions => $PARTITIONS, replication => 3, topic_config => { 'min.insync.replicas' => 2 });
 
@@ -45,6 +46,7 @@ $bench->new_backend('safe', @TOPIC, message_timeout => 4);
 $kafka->create_topic('lonely', assignment => { 0 => [1] });
 create_kafka_backend(
 	$node, $kafka, name => 'mixed', topic => '{subject}', message_timeout => 4, envelope => 'data');
+$bench->sql(q(UPDATE dispatch.backends SET batch_size = 20 WHERE name = 'mixed'));
 $bench->publish('safe', 100);
 $bench->all_there_ok('safe', 'three nodes', 1);
 
@@ -64,19 +66,44 @@ wait_until(sub { ($bench->status('safe', 'last_error') // '') ne '' }, 'the reas
 is($bench->status('safe', 'pending'), 100, 'too few replicas: events wait');
 is($bench->dead_letters, 0, 'too few replicas: no dead letter');
 
-# A topic that has enough goes on, also in the same backend
-foreach my $topic (qw(safe lonely))
+# Topics that are well go on in the same backend, also when it was in trouble
+# before, and when partitions of another topic have no leader
+sub publish_to
 {
+	my ($topic, $partition) = @_;
+
 	$bench->sql(
-		q(SELECT dispatch.publish('t', 's', '1', backend => 'mixed', key => $1, subject => $1)),
-		$topic);
+		q(SELECT dispatch.publish('t', 's', '1', backend => 'mixed', subject => $1,
+			options => jsonb_build_object('partition', $2::int))), $topic, $partition);
+	return;
 }
-wait_until(sub { 1 == $kafka->records('lonely') }, 'the topic that has enough replicas', 60);
+
+publish_to('safe', 0);
+wait_until(sub { defined $bench->status('mixed', 'last_error') }, 'the reason', 60);
+publish_to('lonely', 0);
+wait_until(sub { 1 == $kafka->records('lonely') }, 'a topic that has enough replicas', 60);
 pass('too few replicas: another topic of the same backend is written to');
-$bench->sql(q(SELECT dispatch.drop_backend('mixed', true)));
 $kafka->start(3);
 wait_for_replicas('safe', sub { $_[0] == 3 });
 $bench->all_there_ok('safe', 'enough replicas again');
+$bench->settle('mixed', 'enough replicas again');
+
+$kafka->create_topic('split', assignment => { 0 => [1], 1 => [2] });
+$kafka->kill9(2);
+wait_until(sub { ($kafka->partitions('split', 1))[1]{leader} < 1 }, 'no leader', 60);
+publish_to('split', 1) foreach 1 .. $STUCK_EVENTS;
+foreach (1 .. 10)
+{
+	publish_to('split', 0);
+	publish_to('lonely', 0);
+	sleep 0.3;
+}
+wait_until(sub { 11 == $kafka->records('lonely') }, 'a topic that is well', 60);
+pass('no leader of a partition: another topic of the same backend is written to');
+is($bench->dead_letters, 0, 'no leader of a partition: no dead letter');
+$kafka->start(2);
+$bench->settle('mixed', 'all is well again');
+is(scalar $kafka->records('split'), $STUCK_EVENTS + 10, 'a leader again: all has come');
 
 # ---- Clients publish, nodes die, leaders move
 
