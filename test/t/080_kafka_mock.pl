@@ -235,6 +235,17 @@ foreach my $topic ('well', @bad)
 	is(scalar $mock->records($topic), @ids + ($topic eq 'well'), "each event once in topic $topic");
 }
 
+# The same with nothing else going on: at first that looks like an outage, which
+# then must not be one for the other topics.
+$mock->tell('topic alone 1');
+$mock->tell('leader alone 0 -1');
+my @alone = publish('alone', 5);
+wait_until(sub { last_error() =~ /no record was confirmed/ }, 'no record is confirmed', 60);
+settles_ok('published/0', 'another topic gets its turn', publish('well', 1));
+$mock->tell('leader alone 0 1');
+wait_until(sub { all_are('published/0', @alone) }, 'all is delivered', 60);
+is(join(' ', sort map { $_->{payload} } $mock->records('alone')), '1 2 3 4 5', 'each event once');
+
 $node->stop;
 log_ok($node, qr/ERROR:/);
 done_testing();
