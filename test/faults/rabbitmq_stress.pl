@@ -42,7 +42,7 @@ my %fault = (
 	'alarm' => sub { $rabbit->raise_alarm(rand() < 0.5 ? 'disk' : 'memory'); sleep 1;
 		$rabbit->clear_alarms },
 	'a worker ends' => sub { $node->safe_psql('postgres', $END_WORKERS) });
-my $run = $stress->start_run('long', 'proxy');
+my $run = $stress->start_run('long', 'proxy', 0.05);
 my $end = time + $SECONDS;
 my %done = map { $_ => 0 } keys %fault;
 

@@ -24,8 +24,6 @@ my $DRAIN_SECONDS = 90;
 my $CONNECT_SECONDS = 3;
 my $SOCKET_SECONDS = 3;
 my $HEARTBEAT_SECONDS = 2;
-# Enough for the judge, who is slower than RabbitMQ.
-my $THINK_SECONDS = 0.03;
 
 my $json = JSON::PP->new->utf8->allow_nonref;
 
@@ -47,11 +45,12 @@ sub rabbit { return $_[0]->{rabbit}; }
 sub proxy { return $_[0]->{proxy}; }
 sub node { return $_[0]->{node}; }
 
-# start_run(name, via): clients publish to a backend and a queue of that name,
-# "direct" or through the "proxy".
+# start_run(name, via, think): clients publish to a backend and a queue of that
+# name, "direct" or through the "proxy", and think so many seconds at most between
+# two transactions.
 sub start_run
 {
-	my ($self, $name, $via) = @_;
+	my ($self, $name, $via, $think) = @_;
 	my $port = $via eq 'proxy' ? $self->{proxy}->port : $self->{rabbit}->port;
 
 	$self->{rabbit}->client->queue($name, arguments => { 'x-queue-type' => 'quorum' });
@@ -60,7 +59,7 @@ sub start_run
 		connect_timeout => $CONNECT_SECONDS, socket_timeout => $SOCKET_SECONDS,
 		heartbeat => $HEARTBEAT_SECONDS);
 	my $run = Ledger->new(
-		name => $name, backend => $name, seed => $self->{seed}, think => $THINK_SECONDS,
+		name => $name, backend => $name, seed => $self->{seed}, think => $think,
 		dsn => $self->{node}->connstr('postgres'), dir => PostgreSQL::Test::Utils::tempdir());
 	$run->start;
 	return $run;

@@ -59,13 +59,13 @@ my @faults = (
 	[ 'an alarm' => sub { $rabbit->raise_alarm('disk'); sleep 1; $rabbit->clear_alarms } ],
 	[ 'RabbitMQ is restarted' => sub { $rabbit->restart } ]);
 
-my $calm = $stress->start_run('calm', 'direct');
+my $calm = $stress->start_run('calm', 'direct', 0.03);
 sleep $SECONDS / 2;
 my $report = $stress->finish_run($calm);
 is($report->{duplicates}, 0, 'calm: nothing came twice');
 is($report->{sessions_lost}, 0, 'calm: no client lost its session');
 
-my $stormy = $stress->start_run('stormy', 'proxy');
+my $stormy = $stress->start_run('stormy', 'proxy', 0.08);
 foreach my $fault (@faults)
 {
 	my ($what, $do) = @$fault;
