@@ -44,6 +44,7 @@ sub wait_for_replicas
 
 $bench->new_backend('safe', @TOPIC, message_timeout => 4);
 $kafka->create_topic('lonely', assignment => { 0 => [1] });
+$kafka->create_topic('short', replication => 3, config => { 'min.insync.replicas' => 3 });
 create_kafka_backend(
 	$node, $kafka, name => 'mixed', topic => '{subject}', message_timeout => 4, envelope => 'data');
 $bench->sql(q(UPDATE dispatch.backends SET batch_size = 20 WHERE name = 'mixed'));
@@ -78,7 +79,7 @@ sub publish_to
 	return;
 }
 
-publish_to('safe', 0);
+publish_to('short', 0);
 wait_until(sub { defined $bench->status('mixed', 'last_error') }, 'the reason', 60);
 publish_to('lonely', 0);
 wait_until(sub { 1 == $kafka->records('lonely') }, 'a topic that has enough replicas', 60);
@@ -87,6 +88,7 @@ $kafka->start(3);
 wait_for_replicas('safe', sub { $_[0] == 3 });
 $bench->all_there_ok('safe', 'enough replicas again');
 $bench->settle('mixed', 'enough replicas again');
+is(scalar $kafka->records('short'), 1, 'enough replicas again: in the other topic, too');
 
 $kafka->create_topic('split', assignment => { 0 => [1], 1 => [2] });
 $kafka->kill9(2);
