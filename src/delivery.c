@@ -99,6 +99,7 @@ host_failed(DispatchHost *host, DispatchMessage *message,
 	const ErrorPolicy *policy = error_policy(error_class);
 
 	delivery->singly = Max(delivery->singly - 1, 0);
+	delivery->has_verdict = true;
 	delivery_fail_entry(delivery, entry, error_class, text);
 	if (policy->closes_gate)
 		gates_closed(delivery->gates, entry, policy->wait, entry->error);
@@ -250,7 +251,9 @@ note_hold(Delivery *delivery)
 /*
  * The connection is of no use any more.  An idle one that the broker closed is
  * no trouble: it is opened again at once, and only if that fails, or what was
- * in flight is lost, somebody hears of it.
+ * in flight is lost, somebody hears of it.  Nor is one that ends because an event
+ * was refused: the broker is there, the event has had its failure, and a few
+ * such events must not keep the others away for half a minute each.
  */
 static void
 note_loss(Delivery *delivery)
@@ -260,6 +263,7 @@ note_loss(Delivery *delivery)
 		delivery_in_flight(delivery) == 0 &&
 		delivery->failures == 0 &&
 		(!delivery->explained || delivery->error_class == DISPATCH_OUTAGE);
+	bool		was_refusal;
 	const ErrorPolicy *policy;
 
 	if (!delivery->explained)
@@ -270,9 +274,11 @@ note_loss(Delivery *delivery)
 	policy = error_policy(delivery->error_class);
 	if (policy->send_singly)
 		delivery->singly = delivery_in_flight(delivery);
+	was_refusal = delivery->has_verdict && delivery->error_class == DISPATCH_OUTAGE;
 	delivery_disconnect(delivery);
-	if (was_idle)
+	if (was_idle || was_refusal)
 	{
+		delivery->failures = Min(delivery->failures, 1);
 		delivery->next_attempt = 0;
 		return;
 	}
@@ -307,7 +313,7 @@ open_connection(Delivery *delivery)
 	delivery->host.context = AllocSetContextCreate(delivery->context,
 												   "dispatch connection",
 												   ALLOCSET_DEFAULT_SIZES);
-	delivery->explained = delivery->is_held = false;
+	delivery->explained = delivery->is_held = delivery->has_verdict = false;
 	delivery->ready_since = 0;
 	delivery->state = DISPATCH_CONNECTING;
 	delivery->connection = delivery->transport->open(&delivery->host,

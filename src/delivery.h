@@ -44,6 +44,7 @@ typedef struct Delivery
 	DispatchErrorClass error_class; /* of the last failure */
 	char		error[ERROR_TEXT_LEN];
 	bool		explained;		/* the transport has said why */
+	bool		has_verdict;	/* an event was refused on this connection */
 	bool		is_held;		/* the broker takes nothing for a while */
 
 	uint64		outcomes;		/* events delivered, failed or returned */

@@ -23,7 +23,7 @@ static const ErrorPolicy policies[] = {
 	[DISPATCH_DESTINATION] = {200, 30000, false, false, FATE_WAIT, 10000, true},
 	[DISPATCH_EVENT_FAILED] = {200, 30000, false, false, FATE_RETRY, 0, false},
 	[DISPATCH_EVENT_REJECTED] = {200, 30000, false, false, FATE_DEAD_LETTER, 0, false},
-	[DISPATCH_CULPRIT_UNKNOWN] = {200, 30000, false, true, FATE_RETRY, 0, false},
+	[DISPATCH_CULPRIT_UNKNOWN] = {200, 200, false, true, FATE_RETRY, 0, false},
 };
 
 /* A class that is none, from a transport that is wrong, is an outage. */

@@ -10,8 +10,9 @@
  * brokers close the channel at each.  When the time is over one event probes;
  * its outcome opens the gate, or closes it again.
  *
- * A destination is what the templates of an event come to, so that of two
- * exchanges with the same routing key one is not taken for the other.  Gates
+ * A destination is what the templates of an event come to, but for those that
+ * are no part of it, so that of two exchanges with the same routing key one is
+ * not taken for the other.  Gates
  * are few and in memory only: they spare work, and nothing depends on them.
  *
  *-------------------------------------------------------------------------
@@ -68,7 +69,8 @@ destination_of(const Gates *gates, const Entry *entry)
 	{
 		const DispatchValue *value = &entry->message.options[i];
 
-		if (option[i].type == DISPATCH_TEMPLATE && value->is_set)
+		if (option[i].type == DISPATCH_TEMPLATE && value->is_set &&
+			(option[i].flags & DISPATCH_NO_ADDRESS) == 0)
 			hash = hash_combine64(hash, hash_bytes_extended((const unsigned char *) value->text,
 															value->text_len, i));
 	}

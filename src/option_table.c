@@ -27,7 +27,7 @@
 #include "option_value.h"
 
 #define ANY_SCOPE (DISPATCH_OF_BACKEND | DISPATCH_OF_EVENT)
-#define ANY_FLAG (ANY_SCOPE | DISPATCH_REQUIRED | DISPATCH_SECRET)
+#define ANY_FLAG (ANY_SCOPE | DISPATCH_REQUIRED | DISPATCH_SECRET | DISPATCH_NO_ADDRESS)
 
 /* In the order of DispatchEnvelope. */
 static const char *const envelopes[] = {

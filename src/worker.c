@@ -232,7 +232,8 @@ turn_timeout(void)
 
 		if (wanted >= 0)
 			timeout = Min(timeout, wanted);
-		if (MyWorker.next_retry != 0)
+		/* While some are in their window, no others are picked. */
+		if (MyWorker.next_retry != 0 && window_count(MyWorker.delivery->retries) == 0)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 																   MyWorker.next_retry));
 		if (can_read())

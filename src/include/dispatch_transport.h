@@ -74,6 +74,7 @@ typedef enum DispatchOptionType
 #define DISPATCH_OF_EVENT		0x02
 #define DISPATCH_REQUIRED		0x04	/* of a backend: no default, must be set */
 #define DISPATCH_SECRET			0x08	/* kept in a table of its own, masked */
+#define DISPATCH_NO_ADDRESS		0x10	/* a template that says nothing of where to */
 
 /*
  * One row of a transport's option table, which ends with a row whose name is
