@@ -79,6 +79,6 @@ my %base = (payload => 100, keys => 'none', count => $count);
 compare('100 bytes, no key, batches of 1000', %base);
 compare('100 bytes, unique keys', %base, keys => 'many');
 compare('1000 bytes', %base, payload => 1000, count => $count / 2);
-compare('10000 bytes', %base, payload => 10_000, count => $count / 10);
+compare('10000 bytes', %base, payload => 10_000, count => $count / 2);
 compare('batches of 100', %base, batch_size => 100);
 compare('batches of 10000', %base, batch_size => 10_000);
