@@ -30,7 +30,7 @@ my $VISIBLE = q(
 	SELECT t::text FROM pg_stat_activity AS t WHERE backend_type LIKE 'dispatch%');
 
 # Of those that type: what PostgreSQL repeats
-my $TYPED = qr/(?:LOG:  (?:statement|execute|duration)|STATEMENT:|DETAIL:  parameters:)/;
+my $TYPED = qr/(?:LOG:  (?:statement|execute|duration)|STATEMENT:|DETAIL:  [Pp]arameters:)/;
 
 my (@nodes, @leaks);
 
