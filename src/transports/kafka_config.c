@@ -70,7 +70,6 @@ static const struct
 }			refusals[] =
 {
 	{"plugin.library.paths", "it loads libraries into the server"},
-	{"ssl.engine.*", "it loads libraries into the server"},
 	{"ssl.engine*", "it loads libraries into the server"},
 	{"ssl.providers", "it loads libraries into the server"},
 	{"sasl.kerberos.*", "it runs commands on the server"},
@@ -114,7 +113,6 @@ static const struct
 	{"transaction.*", "it would change what \"delivered\" means"},
 	{"delivery.report.only.error", "no event could be known to be delivered"},
 	{"queue.buffering.*", "dispatch decides how many events are in flight"},
-	{"queue.buffering.backpressure.threshold", "dispatch decides how many events are in flight"},
 	{"queuing.strategy", "it would reorder events"},
 	{"debug", "it would write passwords and events to the log of the server"},
 	{"log*", "the log of the server is not for it to configure"},
