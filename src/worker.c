@@ -243,9 +243,10 @@ turn_timeout(void)
 }
 
 /*
- * Nothing is in flight, and every outcome is stored: the delivery can be
- * replaced without a trace.  A broker that does not answer must not keep the
- * cure for that away: what is in flight then goes out once more.
+ * Nothing is in flight, and every outcome up to the position is stored: the
+ * delivery can be replaced.  What was delivered behind an event that the broker
+ * has yet to take goes out once more.  So does what is in flight with a broker
+ * that does not answer: it must not keep the cure for that away.
  */
 static bool
 is_drained(void)
