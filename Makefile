@@ -82,9 +82,11 @@ layout:
 
 else
 
+# Where the headers are missing, PGXS itself may be there.
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifeq (,$(wildcard $(PGXS)))
-$(error $(PG_CONFIG) finds no PGXS: install postgresql-server-dev-<version> or set PG_CONFIG)
+HEADER_OF_SERVER := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
+ifneq (2,$(words $(wildcard $(PGXS) $(HEADER_OF_SERVER))))
+$(error $(PG_CONFIG) has no server to build for: install postgresql-server-dev-<version>)
 endif
 
 sockets = src/transports/connect.o src/transports/resolve.o

@@ -35,9 +35,11 @@ need()
 	"$@" >/dev/null 2>&1 || lacking+=("$package")
 }
 
+# Debian's package of the client brings PGXS; the headers are what it lacks.
 has_server()
 {
-	[ -x "$("$pg_config" --bindir)/postgres" ] && [ -e "$("$pg_config" --pgxs)" ]
+	[ -x "$("$pg_config" --bindir)/postgres" ] && [ -e "$("$pg_config" --pgxs)" ] &&
+		[ -e "$("$pg_config" --includedir-server)/postgres.h" ]
 }
 
 has_plpython()
@@ -72,7 +74,7 @@ install_lacking()
 
 	command -v apt-get >/dev/null ||
 		{ echo "no apt-get here: install the equivalents of ${lacking[*]}" >&2; return 1; }
-	echo "Installing: ${lacking[*]}"
+	echo 'Looking for what is missing here'
 	as_root apt-get update -qq
 	version=$(server_version)
 	for package in "${lacking[@]}"; do
@@ -82,6 +84,7 @@ install_lacking()
 		fi
 		packages+=("${package/VERSION/$version}")
 	done
+	echo "Installing: ${packages[*]}"
 	if [ ! -e $policy ]; then
 		trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
 		printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
