@@ -1,9 +1,10 @@
 /*
  * redis_probe: what it takes from a clock to a reader of a Redis stream.
  *
- * The reader waits for entries of a stream and prints, for each, how many
- * microseconds ago its field "timestamp" was: the time at which publish() was
- * called, or at which the writer was about to send it.  The writer adds the
+ * The reader waits for entries of a stream and prints in the end, for each, how
+ * many microseconds ago its field "timestamp" was: the time at which publish()
+ * was called, or at which the writer was about to send it.  (In the end: nobody
+ * may read its output before, and a full pipe would hold it up.)  The writer adds the
  * entries that a worker adds, at a steady pace, with nothing in between: no
  * reader can see anything earlier.  Both and the server read the same clock.
  *
@@ -78,11 +79,26 @@ field_of(const redisReply *pairs, const char *name)
 	return NULL;
 }
 
+/* Adds a number to an array of them, which grows. */
+static long *
+append(long *numbers, size_t count, long number)
+{
+	/* full whenever the count is a power of two */
+	if ((count & (count - 1)) == 0)
+		numbers = realloc(numbers, (count > 0 ? 2 * count : 1) * sizeof(long));
+	if (numbers == NULL)
+		fail("memory", "there is none left");
+	numbers[count] = number;
+	return numbers;
+}
+
 static void
 read_stream(redisContext *redis, const char *stream, double seconds)
 {
 	long		deadline = now_us() + (long) (seconds * MICROSECONDS);
 	char		last[64] = "$";
+	long	   *ages = NULL;
+	size_t		count = 0;
 
 	fprintf(stderr, "ready\n");
 	while (now_us() < deadline)
@@ -99,12 +115,16 @@ read_stream(redisContext *redis, const char *stream, double seconds)
 			{
 				redisReply *entry = entries->element[i];
 
-				printf("%ld\n", now - timestamp_us(field_of(entry->element[1], "timestamp")));
+				ages = append(ages, count++,
+							  now - timestamp_us(field_of(entry->element[1], "timestamp")));
 				snprintf(last, sizeof(last), "%s", entry->element[0]->str);
 			}
 		}
 		freeReplyObject(reply);
 	}
+	for (size_t i = 0; i < count; i++)
+		printf("%ld\n", ages[i]);
+	free(ages);
 }
 
 static void
