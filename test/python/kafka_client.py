@@ -122,6 +122,12 @@ def partitions_of(consumer, topic):
     return [kafka.TopicPartition(topic, p) for p in sorted(partitions)]
 
 
+def check_complete(partition, offsets, start, end):
+    """What the reader has missed, the tests must not take for lost."""
+    if offsets[:end - start] != list(range(start, end)):
+        raise RuntimeError(f'{partition}: of {start} to {end} the reader got {offsets}')
+
+
 def read(servers, topic):
     """All records of a topic, those of a partition in their order."""
     consumer = kafka.KafkaConsumer(
@@ -132,14 +138,19 @@ def read(servers, topic):
         partitions = partitions_of(consumer, topic)
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
+        starts = consumer.beginning_offsets(partitions)
         ends = consumer.end_offsets(partitions)
+        offsets = {p: [] for p in partitions}
         lines = []
         deadline = time.monotonic() + READ_SECONDS
         while any(consumer.position(p) < ends[p] for p in partitions):
             if time.monotonic() > deadline:
                 raise RuntimeError(f'topic {topic}: the end does not come')
-            for records in consumer.poll(timeout_ms=200, max_records=10000).values():
+            for partition, records in consumer.poll(timeout_ms=200, max_records=10000).items():
+                offsets[partition] += [record.offset for record in records]
                 lines += [line_of(record) for record in records]
+    for p in partitions:
+        check_complete(p, offsets[p], starts[p], ends[p])
     return Lines(lines)
 
 
