@@ -6,18 +6,29 @@
  *	kafka.c				the transport: options and callbacks
  *	kafka_connection.c	from reports to outcomes; connecting, timeouts, ending
  *	kafka_message.c		from messages to records
- *	kafka_topic.c		topics, by name
+ *	kafka_topic.c		topics, by name; which partitions know us
+ *	kafka_flight.c		the messages that a producer has, or is to get
  *	kafka_error.c		what the errors mean
  *	kafka_config.c		options to properties; which properties users may set
  *	kafka_producer.c	a producer; the one user of librdkafka
  *	kafka_resolve.c		name resolution that ends when the producer does
  *
  * How order is kept.  librdkafka sends batches, several in flight for each
- * partition, and tries again by itself: as an idempotent producer it keeps
- * their order, and writes none twice, for as long as it gives up no batch.
- * Once it does, it would number those behind it anew and send them, and what
- * was given up could only follow later.  So it must never go on after a
- * failure, and there are two of them:
+ * partition, and tries again by itself: as an idempotent producer it numbers
+ * them, and a broker refuses one that comes before those that it should follow.
+ * So their order is kept, and none is written twice, under two conditions.
+ *
+ * The first is that the broker knows the producer.  Of one that it has no record
+ * of in that partition, it takes any number for the first: when it has refused a
+ * batch (it was not the leader yet, say), the next one, already on its way, is
+ * written.  librdkafka then believes that the former was, too, and reports it as
+ * delivered.  So an event with a key goes to a partition alone until that has
+ * confirmed one to this producer (kafka_topic.c); and what librdkafka has only
+ * concluded, with no answer of a broker, is never taken for delivered.
+ *
+ * The second is that librdkafka gives up no batch.  Once it does, it would number
+ * those behind it anew and send them, and what was given up could only follow
+ * later.  So it must never go on after a failure, and there are two of them:
  *
  * - A message expires.  Ours never do (message.timeout.ms is 0).  The
  *	 connection has a timeout instead, and lets go of the producer whole.
@@ -31,6 +42,11 @@
  * id: what it had written without us hearing of it is written twice then.  That
  * is what "at least once" means.
  *
+ * The same happens inside of librdkafka when leaders move: a batch comes to a
+ * broker that is not the leader yet, the next one when it is, and is refused for
+ * its number; librdkafka then counts anew, in all partitions, and what others
+ * have written without having said so comes again, in order (seen with 2.0.2).
+ *
  * librdkafka works in threads of its own, which never run code of PostgreSQL.
  * All they report goes through one queue, which wakes us through a descriptor
  * and is emptied by pump().
@@ -39,6 +55,8 @@
  */
 #ifndef DISPATCH_KAFKA_H
 #define DISPATCH_KAFKA_H
+
+#include "lib/ilist.h"
 
 #include "dispatch_transport.h"
 
@@ -123,6 +141,9 @@ typedef struct KafkaRecord
 	void	   *opaque;			/* comes back in the report */
 } KafkaRecord;
 
+/* Of a report: librdkafka takes the record for written, but no broker said so. */
+#define KAFKA_NOT_CONFIRMED "dispatch:NOT_CONFIRMED"
+
 typedef enum KafkaReportKind
 {
 	REPORT_NONE,				/* there is none at present */
@@ -135,6 +156,7 @@ typedef struct KafkaReport
 {
 	KafkaReportKind kind;
 	void	   *opaque;			/* of the record */
+	int			partition;		/* that it was written to */
 	const char *error;			/* name; NULL: it was written */
 	const char *text;			/* of the error; valid until the next call */
 } KafkaReport;
@@ -146,7 +168,8 @@ extern const char *kafka_producer_check(const KafkaSetting *settings);
 extern int	kafka_producer_fd(const KafkaProducer *producer);
 extern bool kafka_producer_is_connected(KafkaProducer *producer);
 extern KafkaTopicHandle kafka_producer_open_topic(KafkaProducer *producer, const char *name,
-												  const char **error);
+												  int *count, const char **error);
+extern int	kafka_producer_partition(const char *key, size_t key_len, int count);
 extern void kafka_producer_close_topic(KafkaProducer *producer, KafkaTopicHandle handle);
 extern const char *kafka_producer_send(KafkaProducer *producer, const KafkaRecord *record,
 									   const char **text);
@@ -156,12 +179,25 @@ extern void kafka_producer_destroy(KafkaProducer *producer);
 
 /* kafka_topic.c */
 
+/* A partition, as this producer has met it. */
+typedef struct KafkaPartition
+{
+	int64		confirmed_at;	/* when it last confirmed a record (ms); 0: never */
+	bool		has_scout;		/* a record is on its way to find out */
+} KafkaPartition;
+
 typedef struct KafkaTopic
 {
 	char		name[256];		/* hash key: must be first */
 	KafkaTopicHandle handle;
 	int64		delivered_at;	/* when a record last was (ms); 0: never */
 	int64		missed_at;		/* since when it is not to be had (ms); 0: it is */
+	int		   *count;			/* of partitions; 0: not known yet */
+	KafkaPartition *partitions;
+	int			npartitions;	/* of them */
+	int			nscouts;		/* to all of its partitions */
+	bool		has_blind_scout;	/* one of them is to an unknown partition */
+	dlist_head	held;			/* flights that wait for a scout, in order */
 } KafkaTopic;
 
 typedef struct KafkaTopics KafkaTopics;
@@ -170,6 +206,53 @@ extern KafkaTopics *kafka_topics_create(MemoryContext context, KafkaProducer *pr
 extern long kafka_topics_count(const KafkaTopics *topics);
 extern KafkaTopic *kafka_topic_open(KafkaTopics *topics, const char *name, int64 now,
 									const char **error);
+extern int	kafka_topic_partition(const KafkaTopic *topic, const KafkaRecord *record);
+extern bool kafka_topic_takes(const KafkaTopic *topic, int partition, int64 now);
+extern bool kafka_topic_scout(KafkaTopics *topics, KafkaTopic *topic, int partition, int64 now);
+extern void kafka_topic_scout_back(KafkaTopic *topic, int partition);
+extern bool kafka_topic_confirmed(KafkaTopics *topics, KafkaTopic *topic, int partition,
+								  int64 now);
+
+/* kafka_flight.c */
+
+/* So many at the most: librdkafka has room for more, so that it never refuses one. */
+#define KAFKA_MAX_FLIGHTS 200000
+
+/* A message that the producer has, or is to get. */
+typedef struct KafkaFlight
+{
+	dlist_node	node;			/* in all or unused */
+	dlist_node	held_node;		/* in the topic's, if it is held */
+	DispatchMessage *message;
+	KafkaTopic *topic;
+	int64		sent_at;
+	int			partition;		/* where it goes, if that matters; -1: not known */
+	bool		is_held;		/* the producer does not have it yet */
+	bool		is_scout;
+	bool		unsent;			/* the producer let go of it before it was */
+} KafkaFlight;
+
+typedef struct KafkaFlights
+{
+	MemoryContext context;
+	dlist_head	all;			/* the oldest first */
+	dlist_head	unused;
+	int			count;
+	int			nheld;			/* of them */
+} KafkaFlights;
+
+extern void kafka_flights_init(KafkaFlights *flights, MemoryContext context);
+extern KafkaFlight *kafka_flight_begin(KafkaFlights *flights, DispatchMessage *message,
+									   KafkaTopic *topic, int64 now);
+extern void kafka_flight_hold(KafkaFlights *flights, KafkaFlight *flight);
+extern void kafka_flight_release(KafkaFlights *flights, KafkaFlight *flight);
+extern void kafka_flight_scout_back(KafkaFlight *flight);
+extern void kafka_flight_end(KafkaFlights *flights, KafkaFlight *flight);
+extern int	kafka_flights_unsend_held(KafkaFlights *flights);
+extern bool kafka_flight_has_expired(const KafkaFlight *flight, int64 timeout, int64 now);
+extern bool kafka_flights_have_expired(const KafkaFlights *flights, int64 timeout, int64 now,
+									   int64 *next_scan);
+extern const KafkaFlight *kafka_flights_oldest(const KafkaFlights *flights);
 
 /* kafka_message.c */
 

@@ -340,7 +340,7 @@ static const KafkaSetting fixed_settings[] = {
 	{"log.queue", "true"},
 
 	/* The core bounds what is in flight, and its bodies are not copied. */
-	{"queue.buffering.max.messages", "200000"},
+	{"queue.buffering.max.messages", "1000000"},
 	{"queue.buffering.max.kbytes", "2147483647"},
 
 	/* All that we receive is metadata: no broker shall fill our memory. */

@@ -30,12 +30,6 @@
 /* How long to wait for confirmations before the end (ms). */
 #define END_MS 1000
 
-/* How often to look through old messages for those that have expired (ms). */
-#define SCAN_MS 1000
-
-/* So many times message_timeout, a message waits in line at the most. */
-#define PATIENCE 4
-
 /* librdkafka never forgets a topic, so a new producer must in the end. */
 #define MAX_TOPICS 10000
 
@@ -47,16 +41,6 @@ typedef enum KafkaPhase
 	PHASE_READY,
 	PHASE_ENDING
 } KafkaPhase;
-
-/* A message that the producer has. */
-typedef struct Flight
-{
-	dlist_node	node;			/* in flights or unused */
-	DispatchMessage *message;
-	KafkaTopic *topic;
-	int64		sent_at;
-	bool		unsent;			/* the producer let go of it before it was */
-} Flight;
 
 struct KafkaConnection
 {
@@ -72,9 +56,7 @@ struct KafkaConnection
 	int64		down_since;		/* all brokers are; 0: not known to be */
 	int64		next_scan;		/* of the messages, for those that expired */
 
-	dlist_head	flights;		/* the oldest first */
-	dlist_head	unused;
-	int			nflights;
+	KafkaFlights flights;
 	int			nreported;		/* of them, let go of by the producer */
 	bool		expired;		/* ending because of some that were not confirmed */
 	bool		is_trouble;		/* Kafka's, not that of some message or topic */
@@ -106,8 +88,7 @@ kafka_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn->now = clock_ms();
 	conn->deadline = conn->now + conn->connect_timeout;
 	conn->trouble_class = conn->end_class = DISPATCH_OUTAGE;
-	dlist_init(&conn->flights);
-	dlist_init(&conn->unused);
+	kafka_flights_init(&conn->flights, host->context);
 	conn->producer = kafka_producer_create(host->context, kafka_config_settings(options), &failure);
 	if (conn->producer != NULL)
 		conn->topics = kafka_topics_create(host->context, conn->producer);
@@ -137,6 +118,8 @@ connection_renew(KafkaConnection *conn, const char *reason)
 	conn->phase = PHASE_ENDING;
 	conn->deadline = conn->now + END_MS;
 	kafka_producer_stop(conn->producer);
+	/* of those that are held there will be no report */
+	conn->nreported += kafka_flights_unsend_held(&conn->flights);
 }
 
 /*
@@ -156,26 +139,14 @@ connection_end(KafkaConnection *conn, DispatchErrorClass error_class, const char
 }
 
 /*
- * While its topic takes records a message may have to wait in line, over a slow
- * network for long; but not for ever, as its partition may be the one that does
- * not.
- */
-static int64
-flight_expires_at(const KafkaConnection *conn, const Flight *flight)
-{
-	return Min(Max(flight->sent_at, flight->topic->delivered_at) + conn->message_timeout,
-			   flight->sent_at + PATIENCE * conn->message_timeout);
-}
-
-/*
  * What the producer leaves behind.  A message that is left without an outcome
  * is sent again by the core, as is one that is returned; but only where none is
  * left the core takes the end for no trouble at all.
  */
 static void
-flight_finish(KafkaConnection *conn, Flight *flight)
+flight_finish(KafkaConnection *conn, KafkaFlight *flight)
 {
-	if (conn->expired && flight_expires_at(conn, flight) <= conn->now)
+	if (conn->expired && kafka_flight_has_expired(flight, conn->message_timeout, conn->now))
 		conn->host->failed(conn->host, flight->message, DISPATCH_DESTINATION,
 						   NOT_CONFIRMED);
 	else if (flight->unsent && !conn->is_trouble)
@@ -188,8 +159,8 @@ connection_finish(KafkaConnection *conn)
 	dlist_iter	iter;
 
 	kafka_producer_destroy(conn->producer);
-	dlist_foreach(iter, &conn->flights)
-		flight_finish(conn, dlist_container(Flight, node, iter.cur));
+	dlist_foreach(iter, &conn->flights.all)
+		flight_finish(conn, dlist_container(KafkaFlight, node, iter.cur));
 	conn->host->explain(conn->host, conn->end_class,
 						conn->end_error[0] != '\0' ? conn->end_error : "the producer has ended");
 	return DISPATCH_LOST;
@@ -200,28 +171,13 @@ connection_finish(KafkaConnection *conn)
  * ------------------------------------------------------------------------
  */
 
-static Flight *
-flight_take(KafkaConnection *conn)
-{
-	if (dlist_is_empty(&conn->unused))
-		return MemoryContextAlloc(conn->host->context, sizeof(Flight));
-	return dlist_container(Flight, node, dlist_pop_head_node(&conn->unused));
-}
-
-static void
-flight_settle(KafkaConnection *conn, Flight *flight)
-{
-	dlist_delete(&flight->node);
-	dlist_push_head(&conn->unused, &flight->node);
-	conn->nflights--;
-}
-
 /*
  * A message has met an error, alone or with others in flight.  True if that is
  * the message's own, which has failed then; else it ends the connection.
  */
 static bool
-flight_fail(KafkaConnection *conn, Flight *flight, bool alone, const char *name, const char *text)
+flight_fail(KafkaConnection *conn, KafkaFlight *flight, bool alone,
+			const char *name, const char *text)
 {
 	DispatchErrorClass error_class;
 	char		error[KAFKA_ERROR_BYTES];
@@ -237,11 +193,70 @@ flight_fail(KafkaConnection *conn, Flight *flight, bool alone, const char *name,
 	/* That Kafka has refused it may be what ends the producer. */
 	if (conn->phase == PHASE_ENDING)
 		connection_renew(conn, error);
-	flight_settle(conn, flight);
+	kafka_flight_end(&conn->flights, flight);
 	if (error_class == DISPATCH_DESTINATION && flight->topic->missed_at == 0)
 		flight->topic->missed_at = conn->now;
 	conn->host->failed(conn->host, flight->message, error_class, error);
 	return true;
+}
+
+/*
+ * Gives a message to the producer.  False if that is of no use.  What librdkafka
+ * does not even take can be about no other message.
+ */
+static bool
+flight_launch(KafkaConnection *conn, KafkaFlight *flight, KafkaRecord *record)
+{
+	const char *text;
+	const char *error;
+
+	record->topic = flight->topic->handle;
+	record->opaque = flight;
+	error = kafka_producer_send(conn->producer, record, &text);
+	if (error == NULL)
+		return true;
+	kafka_flight_scout_back(flight);
+	return flight_fail(conn, flight, true, error, text);
+}
+
+/* May it go now, as far as order is concerned?  Then it may be a scout. */
+static bool
+flight_may_go(KafkaConnection *conn, KafkaFlight *flight, const KafkaRecord *record)
+{
+	flight->partition = kafka_topic_partition(flight->topic, record);
+	if (!kafka_topic_takes(flight->topic, flight->partition, conn->now))
+		return false;
+	flight->is_scout = kafka_topic_scout(conn->topics, flight->topic, flight->partition,
+										 conn->now);
+	return true;
+}
+
+/*
+ * A scout of the topic is back, or one of its partitions knows us now: those go that
+ * have waited for that.  At once, or the next message would pass them.
+ */
+static void
+launch_held(KafkaConnection *conn, KafkaTopic *topic)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &topic->held)
+	{
+		KafkaFlight *flight = dlist_container(KafkaFlight, held_node, iter.cur);
+		KafkaRecord record;
+
+		if (conn->phase != PHASE_READY)
+			return;
+		kafka_message_record(flight->message, &record);
+		if (!flight_may_go(conn, flight, &record))
+			continue;
+		kafka_flight_release(&conn->flights, flight);
+		if (!flight_launch(conn, flight, &record))
+		{
+			flight->unsent = true;
+			conn->nreported++;
+		}
+	}
 }
 
 bool
@@ -250,11 +265,10 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 	KafkaConnection *conn = connection;
 	KafkaTopic *topic;
 	KafkaRecord record;
-	Flight	   *flight;
-	const char *error;
+	KafkaFlight *flight;
 	const char *text;
 
-	if (conn->phase != PHASE_READY)
+	if (conn->phase != PHASE_READY || conn->flights.count >= KAFKA_MAX_FLIGHTS)
 		return false;
 	conn->now = clock_ms();
 	topic = kafka_topic_open(conn->topics, kafka_message_topic(message), conn->now, &text);
@@ -264,21 +278,17 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 		return true;
 	}
 
-	flight = flight_take(conn);
-	*flight = (Flight) {.message = message, .topic = topic, .sent_at = conn->now};
+	flight = kafka_flight_begin(&conn->flights, message, topic, conn->now);
 	kafka_message_record(message, &record);
-	record.topic = topic->handle;
-	record.opaque = flight;
-	dlist_push_tail(&conn->flights, &flight->node);
-	conn->nflights++;
-	error = kafka_producer_send(conn->producer, &record, &text);
-	if (error == NULL)
+	if (message->key != NULL && (record.key != NULL || record.partition >= 0) &&
+		!flight_may_go(conn, flight, &record))
+	{
+		kafka_flight_hold(&conn->flights, flight);
 		return true;
-
-	/* What librdkafka does not even take can be about no other message. */
-	if (strcmp(error, "_QUEUE_FULL") != 0 && flight_fail(conn, flight, true, error, text))
+	}
+	if (flight_launch(conn, flight, &record))
 		return true;
-	flight_settle(conn, flight);
+	kafka_flight_end(&conn->flights, flight);
 	return false;
 }
 
@@ -290,26 +300,34 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 static void
 take_record(KafkaConnection *conn, const KafkaReport *report)
 {
-	Flight	   *flight = report->opaque;
+	KafkaFlight *flight = report->opaque;
+	KafkaTopic *topic = flight->topic;
+	bool		is_news = flight->is_scout;
 
+	kafka_flight_scout_back(flight);
 	if (report->error == NULL)
 	{
-		flight->topic->delivered_at = conn->delivered_at = conn->now;
-		flight->topic->missed_at = 0;
+		is_news |= kafka_topic_confirmed(conn->topics, topic, report->partition, conn->now);
+		conn->delivered_at = conn->now;
 		conn->down_since = 0;
 		conn->trouble[0] = '\0';
-		flight_settle(conn, flight);
+		kafka_flight_end(&conn->flights, flight);
 		conn->host->delivered(conn->host, flight->message);
 	}
-	else if (strcmp(report->error, "_PURGE_QUEUE") == 0)
+	else if (strcmp(report->error, "_PURGE_QUEUE") == 0 ||
+			 strcmp(report->error, KAFKA_NOT_CONFIRMED) == 0)
 	{
 		/* our own doing, see connection_renew(), or that of a fatal error */
-		connection_renew(conn, NULL);
+		connection_renew(conn, strcmp(report->error, KAFKA_NOT_CONFIRMED) == 0 ?
+						 "a broker that has just become the leader does not know us" : NULL);
 		flight->unsent = true;
 		conn->nreported++;
 	}
-	else if (!flight_fail(conn, flight, conn->nflights == 1, report->error, report->text))
+	else if (!flight_fail(conn, flight, conn->flights.count - conn->flights.nheld == 1,
+						  report->error, report->text))
 		conn->nreported++;
+	if (is_news)
+		launch_held(conn, topic);
 }
 
 /*
@@ -398,26 +416,6 @@ look_while_connecting(KafkaConnection *conn)
 						   conn->connect_timeout);
 }
 
-static bool
-some_have_expired(KafkaConnection *conn)
-{
-	dlist_iter	iter;
-
-	if (conn->now < conn->next_scan)
-		return false;
-	dlist_foreach(iter, &conn->flights)
-	{
-		const Flight *flight = dlist_container(Flight, node, iter.cur);
-
-		if (flight->sent_at + conn->message_timeout > conn->now)
-			return false;		/* as are all behind it */
-		conn->next_scan = conn->now + SCAN_MS;
-		if (flight_expires_at(conn, flight) <= conn->now)
-			return true;
-	}
-	return false;
-}
-
 /*
  * A broker that had let us in and does not any more may be about to end, and
  * say anything: that is an outage, until a new connection knows better.
@@ -425,7 +423,7 @@ some_have_expired(KafkaConnection *conn)
 static void
 look_while_ready(KafkaConnection *conn)
 {
-	if (conn->nflights == 0)
+	if (conn->flights.count == 0)
 	{
 		/* Nothing can be lost: better to know than to believe. */
 		if (conn->down_since != 0)
@@ -437,14 +435,15 @@ look_while_ready(KafkaConnection *conn)
 	if (conn->down_since != 0 && conn->now >= conn->down_since + conn->connect_timeout)
 		connection_give_up(conn, DISPATCH_OUTAGE, "no broker has answered",
 						   conn->connect_timeout);
-	else if (some_have_expired(conn))
+	else if (kafka_flights_have_expired(&conn->flights, conn->message_timeout, conn->now,
+										&conn->next_scan))
 	{
 		/*
 		 * If others get through, or it is the only one and a broker is there,
 		 * the topic is to blame, and other topics must have their turn.
 		 */
 		conn->expired = conn->down_since == 0 &&
-			(conn->nflights == 1 || conn->delivered_at + conn->message_timeout > conn->now);
+			(conn->flights.count == 1 || conn->delivered_at + conn->message_timeout > conn->now);
 		if (conn->expired)
 			connection_renew(conn, NOT_CONFIRMED);
 		else
@@ -457,17 +456,16 @@ look_while_ready(KafkaConnection *conn)
 static int64
 next_look(const KafkaConnection *conn)
 {
-	const Flight *oldest;
 	int64		next;
 
 	if (conn->phase == PHASE_CONNECTING)
 		return Min(conn->now + LOOK_MS, conn->deadline);
 	if (conn->phase == PHASE_ENDING)
 		return conn->deadline;
-	if (conn->nflights == 0)
+	if (conn->flights.count == 0)
 		return -1;
-	oldest = dlist_head_element(Flight, node, unconstify(dlist_head *, &conn->flights));
-	next = Max(oldest->sent_at + conn->message_timeout, conn->next_scan);
+	next = Max(kafka_flights_oldest(&conn->flights)->sent_at + conn->message_timeout,
+			   conn->next_scan);
 	if (conn->down_since != 0)
 		next = Min(next, conn->down_since + conn->connect_timeout);
 	return next;
@@ -486,7 +484,7 @@ kafka_connection_pump(void *connection, DispatchWait *wait)
 	if (conn->phase == PHASE_READY)
 		look_while_ready(conn);
 	if (conn->phase == PHASE_ENDING &&
-		(conn->nflights == conn->nreported || conn->now >= conn->deadline))
+		(conn->flights.count == conn->nreported || conn->now >= conn->deadline))
 		return connection_finish(conn);
 
 	next = next_look(conn);

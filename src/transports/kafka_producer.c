@@ -7,10 +7,11 @@
  * threads, which all of them look at once whether they are to end (and name
  * resolution, which would not, is our own: see kafka_resolve.c).
  *
- * No callback of ours runs in a thread of librdkafka, except that for name
- * resolution.  Reports, errors and logs are events of one queue.  Its io_event
- * writes to an eventfd when something has come in since we last looked, so the
- * descriptor is read first and the queue after it, until it is empty.
+ * No callback of ours runs in a thread of librdkafka, except those that resolve
+ * names and place records, which touch nothing of PostgreSQL's.  Reports, errors
+ * and logs are events of one queue.  Its io_event writes to an eventfd when
+ * something has come in since we last looked, so the descriptor is read first and
+ * the queue after it, until it is empty.
  *
  * A body is not copied: it belongs to the core, which keeps it until its
  * outcome or until this producer is gone.
@@ -72,9 +73,7 @@ free_headers(KafkaProducer *producer)
 	producer->headers = NULL;
 }
 
-/*
- * Waits for the threads.  May be called twice.
- */
+/* Waits for the threads.  May be called twice. */
 void
 kafka_producer_destroy(KafkaProducer *producer)
 {
@@ -124,6 +123,18 @@ destroy_before_exit(int code, Datum arg)
 }
 
 /*
+ * Where a record goes that has not asked for a partition: as Java has it.  Nothing
+ * else tells us how many there are without waiting.
+ */
+static int32_t
+place_record(const rd_kafka_topic_t *topic, const void *key, size_t key_len,
+			 int32_t count, void *known_count, void *opaque)
+{
+	__atomic_store_n((int *) known_count, (int) count, __ATOMIC_RELAXED);
+	return rd_kafka_msg_partitioner_murmur2_random(topic, key, key_len, count, NULL, NULL);
+}
+
+/*
  * A configuration with all settings; NULL and *error if there is something
  * wrong with one.  Raises no error, as it would be leaked then.
  */
@@ -144,6 +155,8 @@ make_conf(const KafkaSetting *settings, char *error, size_t error_size)
 		rd_kafka_conf_destroy(conf);
 		return NULL;
 	}
+	rd_kafka_topic_conf_set_partitioner_cb(rd_kafka_conf_get_default_topic_conf(conf),
+										   place_record);
 	return conf;
 }
 
@@ -239,9 +252,7 @@ kafka_producer_fd(const KafkaProducer *producer)
 	return producer->fd;
 }
 
-/*
- * Whether a broker has let us in and said what cluster it is of.
- */
+/* Whether a broker has let us in and said what cluster it is of. */
 bool
 kafka_producer_is_connected(KafkaProducer *producer)
 {
@@ -269,16 +280,22 @@ kafka_producer_stop(KafkaProducer *producer)
  */
 
 /*
- * A handle for the topic; NULL and *error if there cannot be one.
+ * A handle for the topic; NULL and *error if there cannot be one.  *count becomes
+ * the number of its partitions; it must live as long as the producer.
  */
 KafkaTopicHandle
-kafka_producer_open_topic(KafkaProducer *producer, const char *name, const char **error)
+kafka_producer_open_topic(KafkaProducer *producer, const char *name, int *count,
+						  const char **error)
 {
 	MemoryContext old;
-	rd_kafka_topic_t *topic = rd_kafka_topic_new(producer->client, name, NULL);
+	rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(producer->client);
+	rd_kafka_topic_t *topic;
 
+	rd_kafka_topic_conf_set_opaque(conf, count);
+	topic = rd_kafka_topic_new(producer->client, name, conf);
 	if (topic == NULL)
 	{
+		rd_kafka_topic_conf_destroy(conf);
 		*error = rd_kafka_err2str(rd_kafka_last_error());
 		return NULL;
 	}
@@ -293,6 +310,13 @@ kafka_producer_close_topic(KafkaProducer *producer, KafkaTopicHandle handle)
 {
 	producer->topics = list_delete_ptr(producer->topics, handle);
 	rd_kafka_topic_destroy(handle);
+}
+
+/* Which of so many partitions a key belongs to. */
+int
+kafka_producer_partition(const char *key, size_t key_len, int count)
+{
+	return rd_kafka_msg_partitioner_murmur2(NULL, key, key_len, count, NULL, NULL);
 }
 
 static void
@@ -412,7 +436,13 @@ report_error(KafkaProducer *producer, rd_kafka_event_t *event, KafkaReport *repo
 	report->text = producer->text;
 }
 
-/* The next message of an event that reports on several; false: no more. */
+/*
+ * The next message of an event that reports on several; false: no more.
+ *
+ * With a batch that is confirmed, librdkafka also reports those before it as
+ * delivered (rd_kafka_dr_implicit_ack() in its sources), which kafka.h says must
+ * not be believed.  They have no offset; by a broker's answer it is one, or -1.
+ */
 static bool
 report_record(KafkaProducer *producer, KafkaReport *report)
 {
@@ -422,18 +452,19 @@ report_record(KafkaProducer *producer, KafkaReport *report)
 		return false;
 	report->kind = REPORT_RECORD;
 	report->opaque = message->_private;
+	report->partition = message->partition;
 	report->error = NULL;
 	if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR)
 	{
 		report->error = rd_kafka_err2name(message->err);
 		report->text = rd_kafka_err2str(message->err);
 	}
+	else if (message->offset == RD_KAFKA_OFFSET_INVALID)
+		report->error = KAFKA_NOT_CONFIRMED;
 	return true;
 }
 
-/*
- * The next report, if there is one.
- */
+/* The next report, if there is one. */
 void
 kafka_producer_poll(KafkaProducer *producer, KafkaReport *report)
 {

@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(sleep time);
 
 use DispatchTest;
 use KafkaMock;
@@ -158,6 +158,68 @@ $mock->tell('topic gone 1');
 $mock->tell("errors $PRODUCE _UNKNOWN_PARTITION");
 settles_ok('retrying/0', 'no partition, but none asked for',
 	publish('gone', 1, partition => undef));
+new_backend();
+
+# ---- A producer that Kafka has not met
+#
+# Kafka takes the first record of a producer that it does not know whatever its
+# number, as the mock takes any: so a second batch may be written although the
+# first one was refused, and librdkafka takes both for written then.
+
+# Publishes two events to a partition that is new to the producer, the second
+# while Kafka is about to refuse the first.
+sub publish_two
+{
+	my ($topic, $error, $key) = @_;
+	my $send = sub {
+		my ($n, $partition) = @_;
+
+		return $session->selectrow_array(
+			q(SELECT dispatch.publish('t', 's', ?, key => ?, options =>
+				jsonb_build_object('topic', ?::text, 'partition', ?::int, 'envelope', 'data'))),
+			undef, $n, $key, $topic, $partition);
+	};
+	my @ids;
+
+	new_backend();
+	$session->do(q(SELECT dispatch.alter_backend('default', '{"linger": 0}')));
+	$mock->tell("topic $topic 2");
+	settles_ok('published/0', "$topic: the topic is known", $send->(0, 0));
+	$mock->tell('rtt 1 500');
+	$mock->tell("errors $PRODUCE $error");
+	foreach my $n (1, 2)
+	{
+		push @ids, $send->($n, 1);
+		wait_until(
+			sub {
+				$n == $session->selectrow_array('SELECT in_flight FROM dispatch.backend_status');
+			},
+			"$topic: $n in flight");
+		sleep 0.1;				# on its way, and before the answer to the first
+	}
+	$mock->tell('rtt 1 0');
+	return @ids;
+}
+
+sub payloads
+{
+	my ($topic) = @_;
+
+	return map { $_->{payload} } grep { $_->{partition} == 1 } $mock->records($topic);
+}
+
+settles_ok('published/0 published/0', 'no leader yet, no keys',
+	publish_two('unordered', 'NOT_LEADER_FOR_PARTITION', undef));
+is_deeply([ sort(payloads('unordered')) ],
+	[ 1, 2 ], 'what a broker has refused is not taken for written');
+
+settles_ok('published/0 published/0', 'no leader yet, one key',
+	publish_two('ordered', 'NOT_LEADER_FOR_PARTITION', 'k'));
+is_deeply([ payloads('ordered') ], [ 1, 2 ], 'nor is it overtaken by the next of its key');
+
+settles_ok('retrying/1 parked/0', 'refused, one key',
+	publish_two('refused', 'POLICY_VIOLATION', 'k'));
+is_deeply([ payloads('refused') ], [], 'nor is what Kafka does not want');
 new_backend();
 
 # ---- A session that publishes is not exposed to librdkafka
