@@ -61,7 +61,7 @@ static Backend *backend;
 static Delivery *delivery;
 
 static void
-ignore_delivered(const Entry *entry)
+ignore_delivered(const Entry *entry, TimestampTz when)
 {
 }
 

@@ -87,7 +87,10 @@ host_delivered(DispatchHost *host, DispatchMessage *message)
 		delivery->allowance = Min(delivery->allowance * 2, ALLOWANCE_ENOUGH);
 	delivery->singly = Max(delivery->singly - 1, 0);
 	gates_opened(delivery->gates, entry);
-	delivery->on_delivered(entry);
+	/* Thousands come in at a time: one look at the clock is enough for them. */
+	if (delivery->replied_at == 0)
+		delivery->replied_at = GetCurrentTimestamp();
+	delivery->on_delivered(entry, delivery->replied_at);
 }
 
 static void
@@ -186,7 +189,7 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 
 Delivery *
 delivery_create(const Backend *backend, RetryQueue *queue,
-				void (*on_delivered) (const Entry *entry))
+				void (*on_delivered) (const Entry *entry, TimestampTz when))
 {
 	Delivery   *delivery = palloc0_object(Delivery);
 
@@ -326,8 +329,9 @@ open_connection(Delivery *delivery)
 static void
 move_io(Delivery *delivery)
 {
-	uint64		outcomes = delivery->outcomes;
+	uint64		progress = delivery->taken + delivery->outcomes;
 
+	delivery->replied_at = 0;
 	if (delivery->host.context == NULL)
 		open_connection(delivery);
 	if (delivery->state == DISPATCH_READY)
@@ -338,9 +342,9 @@ move_io(Delivery *delivery)
 		delivery->wait.events = 0;
 		delivery->wait.timeout_ms = -1;
 		delivery->state = delivery->transport->pump(delivery->connection, &delivery->wait);
-		/* What has just become free, or ready, can take more. */
+		/* What has just been free, or become ready, may take more. */
 		delivery->busy = delivery->state == DISPATCH_READY && !delivery->draining &&
-			(delivery->outcomes != outcomes || delivery->ready_since == 0) &&
+			(delivery->taken + delivery->outcomes != progress || delivery->ready_since == 0) &&
 			has_waiting(delivery);
 		if (delivery->state == DISPATCH_READY && delivery->ready_since == 0)
 			delivery->ready_since = steady_now();

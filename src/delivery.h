@@ -47,13 +47,15 @@ typedef struct Delivery
 	bool		has_verdict;	/* an event was refused on this connection */
 	bool		is_held;		/* the broker takes nothing for a while */
 
+	uint64		taken;			/* events that the transport took */
 	uint64		outcomes;		/* events delivered, failed or returned */
+	TimestampTz replied_at;		/* when the broker's latest replies were taken in */
 	bool		busy;			/* pump it again before waiting */
 	bool		draining;		/* send nothing new */
 	int			allowance;		/* events that may be in flight, after trouble */
 	bool		is_silent;		/* the log is told nothing */
 	OutageLog	outage;
-	void		(*on_delivered) (const Entry *entry);
+	void		(*on_delivered) (const Entry *entry, TimestampTz when);
 } Delivery;
 
 /*
@@ -61,7 +63,7 @@ typedef struct Delivery
  * the backend's options are not valid.
  */
 extern Delivery *delivery_create(const Backend *backend, RetryQueue *queue,
-								 void (*on_delivered) (const Entry *entry));
+								 void (*on_delivered) (const Entry *entry, TimestampTz when));
 
 /* Events that are with the transport. */
 extern int	delivery_in_flight(const Delivery *delivery);

@@ -132,6 +132,7 @@ send_window(Delivery *delivery, Window *window)
 			gates_unsent(delivery->gates, entry);
 			return false;
 		}
+		delivery->taken++;
 	}
 	return true;
 }

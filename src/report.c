@@ -13,6 +13,7 @@
 
 #include <math.h>
 
+#include "port/pg_bitutils.h"
 #include "utils/timestamp.h"
 
 #include "error_text.h"
@@ -25,19 +26,25 @@ static SteadyTime period_start = 0;
 static SteadyTime rate_start = 0;
 static int64 rate_published = 0;
 
+/* The octave, by the highest bit; its quarter, by 256 times 2^(1/4), 2^(2/4), 2^(3/4). */
 static int
 bucket_of(int64 microseconds)
 {
+	int			octave;
+	int			fraction;
+	int			quarter;
+
 	if (microseconds < 1)
 		return 0;
-	return Min((int) (log2((double) microseconds) * 4), LATENCY_BUCKETS - 1);
+	octave = pg_leftmost_one_pos64(microseconds);
+	fraction = octave < 8 ? microseconds << (8 - octave) : microseconds >> (octave - 8);
+	quarter = (fraction >= 305) + (fraction >= 363) + (fraction >= 431);
+	return Min(octave * 4 + quarter, LATENCY_BUCKETS - 1);
 }
 
 void
-report_delivered(WorkerReport *report, TimestampTz published_at)
+report_delivered(WorkerReport *report, TimestampTz published_at, TimestampTz now)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	report->latency[0][bucket_of(now - published_at)]++;
 	report->published++;
 	report->last_published_at = now;

@@ -15,7 +15,7 @@
  * A worker gathers its report in its own memory, and hands it over as a whole
  * from time to time.
  */
-extern void report_delivered(WorkerReport *report, TimestampTz published_at);
+extern void report_delivered(WorkerReport *report, TimestampTz published_at, TimestampTz now);
 extern void report_error(WorkerReport *report, const char *text);
 extern void report_position(WorkerReport *report, const Position *position);
 extern void report_hand_over(WorkerReport *report, WorkerSlot *slot, SteadyTime now);

@@ -31,9 +31,9 @@ read_backend(void *arg)
 }
 
 static void
-count_delivered(const Entry *entry)
+count_delivered(const Entry *entry, TimestampTz when)
 {
-	report_delivered(&MyWorker.report, entry->event->created_at);
+	report_delivered(&MyWorker.report, entry->event->created_at, when);
 }
 
 static bool

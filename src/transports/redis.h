@@ -97,6 +97,7 @@ typedef enum RedisExpected
 extern RedisChunk *redis_chunk_create(MemoryContext context, bool pubsub);
 extern bool redis_chunk_add(RedisChunk *chunk, DispatchMessage *message);
 extern void redis_chunk_seal(RedisChunk *chunk, DispatchHost *host);
+extern void redis_chunk_deliver(RedisChunk *chunk, DispatchHost *host);
 extern int	redis_chunk_least_reply(const RedisChunk *chunk);
 extern RedisExpected redis_chunk_expects(const RedisChunk *chunk);
 extern bool redis_chunk_error(RedisChunk *chunk, int entry,
@@ -139,8 +140,15 @@ extern DispatchErrorClass redis_error_class(const char *text,
 
 /* redis_settle.c */
 
-extern bool redis_settle(DispatchHost *host, RedisChunk *flight,
-						 RedisChunk *next, const RedisReply *reply);
+typedef enum RedisSettled
+{
+	SETTLED_LOST,				/* the connection, after explain() */
+	SETTLED_NOT_YET,			/* or all that there was to it is done */
+	SETTLED_DELIVERED			/* all of the chunk; not reported yet */
+} RedisSettled;
+
+extern RedisSettled redis_settle(DispatchHost *host, RedisChunk *flight,
+								 RedisChunk *next, const RedisReply *reply);
 extern bool redis_fatal(DispatchErrorClass error_class);
 extern bool redis_lost(DispatchHost *host, DispatchErrorClass error_class,
 					   const char *format,...) pg_attribute_printf(3, 4);

@@ -438,3 +438,14 @@ redis_chunk_seal(RedisChunk *chunk, DispatchHost *host)
 		chunk->end += EXEC_BYTES;
 	}
 }
+
+/*
+ * All messages of the chunk are delivered; it is empty then.
+ */
+void
+redis_chunk_deliver(RedisChunk *chunk, DispatchHost *host)
+{
+	for (int i = 0; i < chunk->count; i++)
+		host->delivered(host, chunk->entries[i].message);
+	redis_chunk_reset(chunk);
+}

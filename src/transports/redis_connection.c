@@ -52,6 +52,7 @@ struct RedisConnection
 	RedisHandshake *handshake;
 	RedisChunk *flight;			/* between write and last reply, or empty */
 	RedisChunk *next;			/* being collected */
+	RedisChunk *spare;			/* empty */
 	const char *output;			/* in handshake or flight */
 	size_t		unsent;
 	int			send_errno;		/* 0: can be written to */
@@ -85,6 +86,7 @@ redis_connection_create(DispatchHost *host, const DispatchValue *options)
 	conn->handshake = redis_handshake_create(options);
 	conn->flight = redis_chunk_create(host->context, pubsub);
 	conn->next = redis_chunk_create(host->context, pubsub);
+	conn->spare = redis_chunk_create(host->context, pubsub);
 	conn->reader = redis_reader_create(host->context);
 	conn->input = palloc(INPUT_BYTES);
 	conn->phase = PHASE_CONNECTING;
@@ -188,6 +190,23 @@ connection_broken(RedisConnection *conn, const char *text)
 	return redis_lost(conn->host, DISPATCH_OUTAGE, "%s", text);
 }
 
+/*
+ * The chunk in flight was executed, without an error.  The next one goes out
+ * before that is reported: the core has something to do then, and Redis, too.
+ */
+static void
+connection_executed(RedisConnection *conn)
+{
+	RedisChunk *executed = conn->flight;
+
+	conn->flight = conn->spare;
+	conn->spare = executed;
+	if (conn->next->count > 0)
+		connection_launch(conn);
+	connection_write(conn);
+	redis_chunk_deliver(executed, conn->host);
+}
+
 static bool
 connection_reply(RedisConnection *conn, const RedisReply *reply)
 {
@@ -208,7 +227,20 @@ connection_reply(RedisConnection *conn, const RedisReply *reply)
 		 redis_chunk_expects(flight) == EXPECT_OUTCOME))
 		return redis_lost(conn->host, DISPATCH_OUTAGE,
 						  "Redis spoke unasked: \"%s\"", reply->text);
-	return redis_settle(conn->host, flight, conn->next, reply);
+	switch (redis_settle(conn->host, flight, conn->next, reply))
+	{
+		case SETTLED_LOST:
+			return false;
+		case SETTLED_NOT_YET:
+			/* what is still to be written would be the head of the next chunk */
+			return flight->count > 0 || conn->unsent == 0 ||
+				redis_lost(conn->host, DISPATCH_OUTAGE,
+						   "Redis answered before it had everything");
+		case SETTLED_DELIVERED:
+			connection_executed(conn);
+			break;
+	}
+	return true;
 }
 
 /* Takes "len" bytes of input. */

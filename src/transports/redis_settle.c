@@ -116,21 +116,37 @@ settle_fatal_error(const RedisChunk *flight, DispatchErrorClass *error_class)
 	return NULL;
 }
 
+static void
+settle_return(DispatchHost *host, RedisChunk *chunk)
+{
+	for (int i = 0; i < chunk->count; i++)
+		host->returned(host, chunk->entries[i].message);
+	redis_chunk_reset(chunk);
+}
+
 /*
- * Every command was executed, each with a result or an error of its own.
+ * Every command was executed, each with a result or an error of its own.  What
+ * was collected for the next chunk goes back to the core if any has failed: it
+ * may have to wait behind that now.
  */
-static bool
-settle_executed(DispatchHost *host, RedisChunk *flight)
+static RedisSettled
+settle_executed(DispatchHost *host, RedisChunk *flight, RedisChunk *next)
 {
 	const char *fatal;
 	DispatchErrorClass fatal_class;
+	int			nfailed = 0;
 
 	for (int i = 0; i < flight->count; i++)
 	{
 		if (!flight->entries[i].answered)
-			return redis_lost(host, DISPATCH_OUTAGE,
-							  "unexpected reply of Redis to a command");
+		{
+			redis_lost(host, DISPATCH_OUTAGE, "unexpected reply of Redis to a command");
+			return SETTLED_LOST;
+		}
+		nfailed += flight->entries[i].error != NULL;
 	}
+	if (nfailed == 0)
+		return SETTLED_DELIVERED;
 
 	for (int i = 0; i < flight->count; i++)
 	{
@@ -149,17 +165,13 @@ settle_executed(DispatchHost *host, RedisChunk *flight)
 
 	fatal = settle_fatal_error(flight, &fatal_class);
 	if (fatal != NULL)
-		return redis_lost(host, fatal_class, "%s", fatal);
+	{
+		redis_lost(host, fatal_class, "%s", fatal);
+		return SETTLED_LOST;
+	}
 	redis_chunk_reset(flight);
-	return true;
-}
-
-static void
-settle_return(DispatchHost *host, RedisChunk *chunk)
-{
-	for (int i = 0; i < chunk->count; i++)
-		host->returned(host, chunk->entries[i].message);
-	redis_chunk_reset(chunk);
+	settle_return(host, next);
+	return SETTLED_NOT_YET;
 }
 
 /*
@@ -220,55 +232,52 @@ settle_keep_error(DispatchHost *host, RedisChunk *flight, int entry,
 	return redis_lost(host, DISPATCH_OUTAGE, "out of memory");
 }
 
+/* MULTI has been answered, or one command of the transaction. */
+static bool
+settle_queued(DispatchHost *host, RedisChunk *flight, int entry, const RedisReply *reply)
+{
+	if (entry < 0)
+		return redis_reply_is(reply, REPLY_STATUS, "OK") ||
+			settle_unexpected(host, "MULTI", reply);
+	if (redis_reply_is(reply, REPLY_STATUS, "QUEUED"))
+		return true;
+	if (reply->kind == REPLY_ERROR)
+		return settle_keep_error(host, flight, entry, reply);
+	return settle_unexpected(host, "a command", reply);
+}
+
 /*
  * Takes a reply for the chunk in flight.  With the last one its messages get
- * their outcomes, and the chunk is empty again.  False, after explain(), when
- * the connection is lost.
+ * their outcomes, and the chunk is empty again; but when all are delivered, that
+ * is left to the caller.
  */
-bool
+RedisSettled
 redis_settle(DispatchHost *host, RedisChunk *flight, RedisChunk *next,
 			 const RedisReply *reply)
 {
 	RedisExpected expected = redis_chunk_expects(flight);
 	int			entry = flight->nreplies++ - 1;
 	RedisEntry *single = &flight->entries[0];
+	bool		goes_on;
 
 	if (reply->kind == REPLY_ERROR &&
-		redis_error_class(reply->text, DISPATCH_EVENT_FAILED) ==
-		DISPATCH_CULPRIT_UNKNOWN)
-		return settle_protocol_error(host, flight, reply->text);
-
-	switch (expected)
+		redis_error_class(reply->text, DISPATCH_EVENT_FAILED) == DISPATCH_CULPRIT_UNKNOWN)
+		goes_on = settle_protocol_error(host, flight, reply->text);
+	else if (expected != EXPECT_OUTCOME)
+		goes_on = settle_queued(host, flight, expected == EXPECT_MULTI ? -1 : entry, reply);
+	else if (!flight->transaction)
 	{
-		case EXPECT_MULTI:
-			if (redis_reply_is(reply, REPLY_STATUS, "OK"))
-				return true;
-			return settle_unexpected(host, "MULTI", reply);
-
-		case EXPECT_QUEUED:
-			if (redis_reply_is(reply, REPLY_STATUS, "QUEUED"))
-				return true;
-			if (reply->kind == REPLY_ERROR)
-				return settle_keep_error(host, flight, entry, reply);
-			return settle_unexpected(host, "a command", reply);
-
-		case EXPECT_OUTCOME:
-			break;
+		single->answered = reply->kind == REPLY_ERROR ||
+			redis_reply_delivers(flight->pubsub, reply->kind, reply->text, reply->len);
+		if (reply->kind != REPLY_ERROR || settle_keep_error(host, flight, 0, reply))
+			return settle_executed(host, flight, next);
+		goes_on = false;
 	}
-
-	if (flight->transaction)
-	{
-		if (reply->kind == REPLY_ARRAY)
-			return settle_executed(host, flight);
-		if (reply->kind == REPLY_ERROR)
-			return settle_aborted(host, flight, next, reply->text);
-		return settle_unexpected(host, "EXEC", reply);
-	}
-
-	single->answered = reply->kind == REPLY_ERROR ||
-		redis_reply_delivers(flight->pubsub, reply->kind, reply->text,
-							 reply->len);
-	if (reply->kind == REPLY_ERROR && !settle_keep_error(host, flight, 0, reply))
-		return false;
-	return settle_executed(host, flight);
+	else if (reply->kind == REPLY_ARRAY)
+		return settle_executed(host, flight, next);
+	else if (reply->kind == REPLY_ERROR)
+		goes_on = settle_aborted(host, flight, next, reply->text);
+	else
+		goes_on = settle_unexpected(host, "EXEC", reply);
+	return goes_on ? SETTLED_NOT_YET : SETTLED_LOST;
 }

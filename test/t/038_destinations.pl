@@ -172,7 +172,11 @@ like(event($bad[0])->{last_error}, qr/data\.to/, 'it says why');
 my (@order, %most);
 wait_until(
 	sub {
-		my @now = map { event($_) } @bad, @good;
+		# at one moment
+		my $events = $session->selectall_hashref(
+			'SELECT event_id, status, attempts FROM dispatch.events WHERE event_id = ANY (?)',
+			'event_id', undef, [ @bad, @good ]);
+		my @now = @$events{ @bad, @good };
 
 		foreach my $i (0 .. $#now)
 		{
@@ -194,6 +198,24 @@ is_deeply($session->selectall_arrayref(q(SELECT DISTINCT attempts,
 $session->do(q(SELECT dispatch.alter_backend('told', '{"stream_name": "told"}')));
 is(sql(q(SELECT dispatch.retry_failed('told'))), 3, 'altering the backend mends what is left');
 wait_until(sub { statuses(@bad) eq 'published published published' }, 'they are delivered', 20);
+# ---- A failure is known: what was collected for the next chunk does not pass it
+
+$redis->cli('ACL', 'SETUSER', 'alice', '~*');
+$redis->cli('SET', 'full', 'a string');
+$redis->sigstop;
+my $ids = $session->selectcol_arrayref(
+	q(SELECT dispatch.publish(CASE i WHEN 1 THEN 'full' ELSE 'free' END, 's', to_jsonb(i),
+		key => CASE WHEN i IN (1, 600) THEN 'chunks' END) FROM generate_series(1, 1000) AS i));
+wait_until(
+	sub {
+		1000 == sql(q(SELECT in_flight FROM dispatch.backend_status WHERE name = 'default'));
+	},
+	'two chunks are full');
+$redis->sigcont;
+flush('two chunks');
+is(statuses(@$ids[ 0, 599 ]), 'retrying parked', 'the next chunk knows of the failure');
+is(statuses($ids->[598]), 'published', 'what has another key goes on');
+
 is(backend_pid($node, 'default'), $worker, 'one worker has gone through all of that');
 
 log_ok($node, qr/could not (?:read|store|take)/);
