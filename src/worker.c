@@ -181,14 +181,29 @@ tell(void)
 	report_hand_over(report, MyWorker.slot, MyWorker.turn_time);
 }
 
+/*
+ * How many events there may be already when more are read.  While the transport
+ * has not taken all of them, more would only wait, and leave the processor's
+ * caches; but where order is strict, those of other keys may go on.
+ */
+static uint64
+window_limit(Window *window)
+{
+	uint64		batch_size = MyWorker.backend->batch_size;
+
+	if (window_next(window) == NULL)
+		return (BATCHES_IN_FLIGHT - 1) * batch_size;
+	return MyWorker.backend->ordering == ORDER_STRICT ? batch_size : 0;
+}
+
 static bool
 has_room(void)
 {
-	const Window *window = MyWorker.delivery->window;
+	Window	   *window = MyWorker.delivery->window;
 
 	return !MyWorker.delivery->draining && !MyWorker.must_load_queue &&
 		retry_queue_count(MyWorker.queue) <= RETRY_QUEUE_MAX &&
-		window_count(window) <= (uint64) MyWorker.backend->batch_size &&
+		window_count(window) <= window_limit(window) &&
 		window->bytes <= (Size) setting_batch_bytes * 1024;
 }
 

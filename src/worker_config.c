@@ -107,7 +107,7 @@ worker_rebuild(void)
 	{
 		/* Others have died here: all that they may have had in flight. */
 		if (MyWorker.position.unclean_ends >= UNCLEAN_ENDS_CAREFUL)
-			MyWorker.delivery->careful = 2 * MyWorker.backend->batch_size;
+			MyWorker.delivery->careful = BATCHES_IN_FLIGHT * MyWorker.backend->batch_size;
 		MyWorker.delivery->before_careful = note_suspect;
 
 		MyWorker.delivery->outage = outage;

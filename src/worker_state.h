@@ -20,6 +20,13 @@
 #define UNCLEAN_ENDS_CAREFUL 2
 #define UNCLEAN_ENDS_CONVICT 4
 
+/*
+ * So many batches may be in flight, if the transport takes them: what the broker
+ * has not acknowledged yet, most of all over a network, must not keep the next
+ * ones from it.
+ */
+#define BATCHES_IN_FLIGHT 8
+
 typedef struct Worker
 {
 	WorkerSlot *slot;

@@ -193,7 +193,7 @@ foreach my $size (10, 500)
 		sleep 0.02;
 	}
 	$redis->sigcont;
-	ok($most > 0 && $most <= 2 * $size, "batch_size = $size: at most two batches are in flight");
+	ok($most > 0 && $most <= 8 * $size, "batch_size = $size: at most eight batches are in flight");
 	cmp_ok($most, '>', 20, "batch_size = $size: but more than before") if $size > 20;
 	is(sql(q(SELECT dispatch.flush('30s'))), 't', "batch_size = $size: all is delivered");
 }
