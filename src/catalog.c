@@ -125,13 +125,31 @@ catalog_get(void)
 	return &cache;
 }
 
+static void
+lock_extension(Oid extension)
+{
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+}
+
 bool
 catalog_lock_extension(void)
 {
 	static Oid	ours = InvalidOid;
-	Oid			extension = get_extension_oid(OUR_EXTENSION, true);
+	Oid			extension;
 	Oid			now;
 
+	/*
+	 * Nearly always: its tables would have gone with it, and locking takes in the
+	 * news of that.  There is no cache of extensions to ask.
+	 */
+	if (OidIsValid(ours) && cache_valid)
+	{
+		lock_extension(ours);
+		if (cache_valid)
+			return true;
+	}
+
+	extension = get_extension_oid(OUR_EXTENSION, true);
 	if (!OidIsValid(extension))
 		return false;
 
@@ -142,7 +160,7 @@ catalog_lock_extension(void)
 		return false;
 	}
 	ours = extension;
-	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	lock_extension(extension);
 
 	/* It may have gone, or have been made anew, while we waited. */
 	now = get_extension_oid(OUR_EXTENSION, true);
