@@ -270,6 +270,9 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 
 	if (conn->phase != PHASE_READY || conn->flights.count >= KAFKA_MAX_FLIGHTS)
 		return false;
+	/* A new producer is needed, and comes when nothing is in flight. */
+	if (kafka_topics_count(conn->topics) > MAX_TOPICS && conn->flights.count > 0)
+		return false;
 	conn->now = clock_ms();
 	topic = kafka_topic_open(conn->topics, kafka_message_topic(message), conn->now, &text);
 	if (topic == NULL)
@@ -319,7 +322,7 @@ take_record(KafkaConnection *conn, const KafkaReport *report)
 	{
 		/* our own doing, see connection_renew(), or that of a fatal error */
 		connection_renew(conn, strcmp(report->error, KAFKA_NOT_CONFIRMED) == 0 ?
-						 "a broker that has just become the leader does not know us" : NULL);
+						 "librdkafka took a record for written that no broker has confirmed" : NULL);
 		flight->unsent = true;
 		conn->nreported++;
 	}
