@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * utf8.c
- *	  Texts of users: to the encoding of the wire, and into errors.
+ *	  Texts of users: to the encoding of the wire and back, and into errors.
  *
- * The server's own pg_server_to_any() raises an error for what it cannot
- * convert.  Here that is a value: an event that has no UTF-8 form is one
- * event's failure and must not stop the stream.
+ * The server's own pg_server_to_any() and pg_any_to_server() raise an error for
+ * what they cannot convert.  Here that is a value: an event that has no form in
+ * the other encoding is one event's failure and must not stop the stream.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,31 +43,36 @@ fail(const char **error)
 	return false;
 }
 
-/* The copy is an exact one: messages wait in memory by the thousand. */
-static bool
-convert(const char **text, size_t *len, Oid procedure, const char **error)
+/*
+ * A copy in another encoding; NULL if that cannot be.  It is an exact one:
+ * messages wait in memory by the thousand.
+ */
+static char *
+convert(const char *text, size_t len, int from, int to)
 {
-	Size		size = (Size) *len * MAX_CONVERSION_GROWTH + 1;
-	unsigned char *buffer = MemoryContextAllocHuge(CurrentMemoryContext, size);
-	bool		ok;
+	Oid			procedure;
+	Size		size = (Size) len * MAX_CONVERSION_GROWTH + 1;
+	unsigned char *buffer;
+	char	   *converted = NULL;
 
-	ok = pg_do_encoding_conversion_buf(procedure, GetDatabaseEncoding(), PG_UTF8,
-									   (unsigned char *) unconstify(char *, *text), (int) *len,
-									   buffer, (int) size, true) == (int) *len;
-	if (ok)
-	{
-		*text = pstrdup((char *) buffer);
-		*len = strlen(*text);
-	}
+	Assert(IsTransactionState());
+	procedure = FindDefaultConversionProc(from, to);
+	if (!OidIsValid(procedure))
+		return NULL;
+	buffer = MemoryContextAllocHuge(CurrentMemoryContext, size);
+	if (pg_do_encoding_conversion_buf(procedure, from, to,
+									  (unsigned char *) unconstify(char *, text), (int) len,
+									  buffer, (int) size, true) == (int) len)
+		converted = pstrdup((char *) buffer);
 	pfree(buffer);
-	return ok || fail(error);
+	return converted;
 }
 
 bool
 utf8_convert(const char **text, size_t *len, const char **error)
 {
 	int			encoding = GetDatabaseEncoding();
-	Oid			procedure;
+	char	   *converted;
 
 	if (encoding == PG_UTF8 || pg_is_ascii(*text))
 		return true;
@@ -82,9 +87,22 @@ utf8_convert(const char **text, size_t *len, const char **error)
 	if (encoding == PG_SQL_ASCII)
 		return utf8_is_text(*text, *len) || fail(error);
 
-	Assert(IsTransactionState());
-	procedure = FindDefaultConversionProc(encoding, PG_UTF8);
-	if (!OidIsValid(procedure))
+	converted = convert(*text, *len, encoding, PG_UTF8);
+	if (converted == NULL)
 		return fail(error);
-	return convert(text, len, procedure, error);
+	*text = converted;
+	*len = strlen(converted);
+	return true;
+}
+
+const char *
+utf8_to_database(const char *text, size_t len)
+{
+	int			encoding = GetDatabaseEncoding();
+
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII || pg_is_ascii(text))
+		return text;
+	if (len > (INT_MAX - 1) / MAX_CONVERSION_GROWTH)
+		return NULL;
+	return convert(text, len, PG_UTF8, encoding);
 }

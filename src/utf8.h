@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * utf8.h
- *	  Texts of users: to the encoding of the wire, and into errors.
+ *	  Texts of users: to the encoding of the wire and back, and into errors.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +16,12 @@
  * Needs a transaction, unless the database is UTF-8.
  */
 extern bool utf8_convert(const char **text, size_t *len, const char **error);
+
+/*
+ * The other way round: UTF-8 text that is terminated, in the encoding of the
+ * database.  NULL when it has characters that encoding lacks.  Needs the same.
+ */
+extern const char *utf8_to_database(const char *text, size_t len);
 
 /* Are these bytes UTF-8 text, without a zero byte? */
 extern bool utf8_is_text(const char *bytes, size_t len);

@@ -13,7 +13,6 @@
 
 #include "access/xact.h"
 #include "commands/async.h"
-#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 
 #include "session.h"
@@ -42,6 +41,7 @@ typedef struct NotifyConnection
 	DispatchHost *host;
 	int			count;
 	DispatchMessage *messages[CHUNK_MAX];
+	const char *refusals[CHUNK_MAX];	/* why it cannot be notified; NULL: it can */
 } NotifyConnection;
 
 static void *
@@ -75,18 +75,34 @@ notify_send(void *arg, DispatchMessage *message)
 		 !(is_unique(message) && is_unique(connection->messages[0]))))
 		return false;
 
-	if (message->options[OPTION_CHANNEL].text_len >= NAMEDATALEN)
-		host->failed(host, message, DISPATCH_EVENT_REJECTED,
-					 "the name of the channel is longer than 63 bytes");
-	else if (message->body_len > PAYLOAD_MAX)
-		host->failed(host, message, DISPATCH_EVENT_REJECTED,
-					 "the event is larger than a notification can be, about 8000 bytes");
-	else if (message->body != NULL && !utf8_is_text(message->body, message->body_len))
+	if (message->body != NULL && !utf8_is_text(message->body, message->body_len))
 		host->failed(host, message, DISPATCH_EVENT_REJECTED,
 					 "the event is binary, which a notification cannot be");
 	else
 		connection->messages[connection->count++] = message;
 	return true;
+}
+
+/*
+ * Notifies a message, or returns why that cannot be.  Sizes count in the
+ * encoding of the database, which for some texts takes more bytes than UTF-8.
+ */
+static const char *
+notify_message(const DispatchMessage *message)
+{
+	const DispatchValue *option = &message->options[OPTION_CHANNEL];
+	const char *channel = utf8_to_database(option->text, option->text_len);
+	const char *payload = message->body == NULL ? "" :
+		utf8_to_database(message->body, message->body_len);
+
+	if (channel == NULL || payload == NULL)
+		return "the event has characters that the encoding of the database lacks";
+	if (strlen(channel) >= NAMEDATALEN)
+		return "the name of the channel is longer than 63 bytes";
+	if (strlen(payload) > PAYLOAD_MAX)
+		return "the event is larger than a notification can be, about 8000 bytes";
+	Async_Notify(channel, payload);
+	return NULL;
 }
 
 static void
@@ -95,14 +111,7 @@ notify_messages(void *arg)
 	NotifyConnection *connection = arg;
 
 	for (int i = 0; i < connection->count; i++)
-	{
-		DispatchMessage *message = connection->messages[i];
-		const DispatchValue *channel = &message->options[OPTION_CHANNEL];
-
-		Async_Notify(pg_any_to_server(channel->text, channel->text_len, PG_UTF8),
-					 message->body == NULL ? "" :
-					 pg_any_to_server(message->body, message->body_len, PG_UTF8));
-	}
+		connection->refusals[i] = notify_message(connection->messages[i]);
 }
 
 static DispatchState
@@ -116,7 +125,7 @@ notify_pump(void *arg, DispatchWait *wait)
 	if (count == 0)
 		return DISPATCH_READY;
 
-	/* An error is no fault of an event: their size was checked. */
+	/* An error is no fault of an event: each of them was checked. */
 	if (session_run(notify_messages, connection, &error) != STEP_DONE)
 	{
 		host->explain(host, DISPATCH_BACKPRESSURE, error);
@@ -124,7 +133,14 @@ notify_pump(void *arg, DispatchWait *wait)
 	}
 	connection->count = 0;
 	for (int i = 0; i < count; i++)
-		host->delivered(host, connection->messages[i]);
+	{
+		DispatchMessage *message = connection->messages[i];
+
+		if (connection->refusals[i] == NULL)
+			host->delivered(host, message);
+		else
+			host->failed(host, message, DISPATCH_EVENT_REJECTED, connection->refusals[i]);
+	}
 	return DISPATCH_READY;
 }
 

@@ -73,6 +73,8 @@ typedef struct SqlConnection
 	int			singly;			/* so many messages are to go one at a time */
 	int			count;
 	DispatchMessage *messages[CHUNK_MAX];
+	int			nunfit;
+	DispatchMessage *unfit[CHUNK_MAX];	/* taken out of those: not to be given */
 	MemoryContext context;		/* of one call */
 	List	   *failures;		/* of Failure, that it returned */
 	bool		is_called;		/* the function has begun */
@@ -123,6 +125,27 @@ sql_check(const DispatchValue *values)
  * Calling it
  * ------------------------------------------------------------------------
  */
+
+/*
+ * Takes out what the encoding of the database has no characters for.  Only a
+ * body can be that: all else was made of texts that are in this encoding.
+ */
+static void
+take_out_unfit(SqlConnection *connection)
+{
+	int			count = connection->count;
+
+	connection->count = connection->nunfit = 0;
+	for (int i = 0; i < count; i++)
+	{
+		DispatchMessage *message = connection->messages[i];
+
+		if (message->body == NULL || utf8_to_database(message->body, message->body_len) != NULL)
+			connection->messages[connection->count++] = message;
+		else
+			connection->unfit[connection->nunfit++] = message;
+	}
+}
 
 static Datum
 text_datum(const char *utf8, size_t len, bool *isnull)
@@ -231,16 +254,21 @@ static void
 call_function(void *arg)
 {
 	SqlConnection *connection = arg;
-	Oid			function = options_function(connection->function);
-	const char *complaint = function_complaint(function);
+	Oid			function;
+	Oid			owner;
 	Oid			argtype = type_named("dispatch.event[]");
+	const char *complaint;
 	Datum		events;
 	Oid			user;
 	int			context;
 	int			nest_level;
 
-	Oid			owner = get_role_oid(connection->host->owner, false);
-
+	take_out_unfit(connection);
+	if (connection->count == 0)
+		return;
+	function = options_function(connection->function);
+	owner = get_role_oid(connection->host->owner, false);
+	complaint = function_complaint(function);
 	if (complaint != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
@@ -380,6 +408,7 @@ sql_pump(void *arg, DispatchWait *wait)
 	MemoryContextReset(connection->context);
 	connection->failures = NIL;
 	connection->is_called = false;
+	connection->nunfit = 0;
 	session_stop_at_once(true);
 	enable_timeout_after(STATEMENT_TIMEOUT, connection->timeout_ms);
 	result = session_run(call_function, connection, &error);
@@ -388,6 +417,9 @@ sql_pump(void *arg, DispatchWait *wait)
 	LockReleaseSession(USER_LOCKMETHOD);
 	session_stop_at_once(false);
 
+	for (int i = 0; i < connection->nunfit; i++)
+		connection->host->failed(connection->host, connection->unfit[i], DISPATCH_EVENT_REJECTED,
+								 "the event has characters that the encoding of the database lacks");
 	if (result == STEP_DONE)
 		settle_chunk(connection);
 	else if (result == STEP_ERROR && !connection->is_called)
