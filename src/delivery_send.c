@@ -67,6 +67,16 @@ must_park(const Delivery *delivery, const Entry *entry)
 }
 
 /*
+ * Has this retry come back without an outcome, while one of its key that was
+ * under way with it has failed?  That one goes first, when its delay is over.
+ */
+static bool
+must_skip(const Delivery *delivery, const Entry *entry)
+{
+	return entry->skip_if_returned && delivery->backend->ordering != ORDER_NONE;
+}
+
+/*
  * Does the destination of this event take none for now?  Then it is dealt with.
  * What was refused there before need not be stored again: nothing is new but
  * the time.
@@ -85,8 +95,7 @@ waits_at_gate(Delivery *delivery, Entry *entry)
 	{
 		entry->exception.next_attempt_at =
 			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
-		window_set_state(delivery->retries, entry, ENTRY_SKIPPED);
-		retry_queue_put_back(delivery->queue, &entry->exception);
+		window_skip(delivery->retries, entry, delivery->queue);
 		if (entry->event->key != NULL)
 			window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
 	}
@@ -114,6 +123,11 @@ send_window(Delivery *delivery, Window *window)
 		if (must_park(delivery, entry))
 		{
 			park_entry(delivery, entry);
+			continue;
+		}
+		if (must_skip(delivery, entry))
+		{
+			window_skip(window, entry, delivery->queue);
 			continue;
 		}
 		if (!may_send_more(delivery))

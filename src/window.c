@@ -267,18 +267,26 @@ window_release_held(Window *window)
 }
 
 void
+window_skip(Window *window, Entry *entry, RetryQueue *queue)
+{
+	window_set_state(window, entry, ENTRY_SKIPPED);
+	retry_queue_put_back(queue, &entry->exception);
+}
+
+void
 window_skip_key(Window *window, uint32 key_hash, RetryQueue *queue)
 {
-	for (uint64 i = window->next; i < window->end; i++)
+	for (uint64 i = window->first; i < window->end; i++)
 	{
 		Entry	   *entry = *place_of(window, i);
 
-		if (entry->state == ENTRY_WAITING && entry->event->key != NULL &&
-			entry->key_hash % KEY_COUNTERS == key_hash % KEY_COUNTERS)
-		{
-			window_set_state(window, entry, ENTRY_SKIPPED);
-			retry_queue_put_back(queue, &entry->exception);
-		}
+		if (entry->event->key == NULL ||
+			entry->key_hash % KEY_COUNTERS != key_hash % KEY_COUNTERS)
+			continue;
+		if (entry->state == ENTRY_WAITING)
+			window_skip(window, entry, queue);
+		else if (entry->state == ENTRY_SENT)
+			entry->skip_if_returned = true;
 	}
 }
 

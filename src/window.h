@@ -43,6 +43,8 @@ typedef struct Entry
 	uint64		number;			/* place in the window, counted from the start */
 	uint32		key_hash;		/* of event->key, if it has one */
 	bool		is_retry;		/* has a row in dispatch.exceptions */
+	bool		skip_if_returned;	/* of a retry that is with the transport: to be
+								 * skipped if it comes back without an outcome */
 	Exception	exception;		/* of that row, or of the one that is to be */
 	char	   *error;			/* of the last attempt; NULL: none */
 } Entry;
@@ -105,7 +107,13 @@ extern int	window_settle(Window *window, Position *position);
 /* The outcomes of those held are stored. */
 extern void window_release_held(Window *window);
 
-/* Skips those entries that are waiting and have a key of that hash. */
+/* Skips an entry that waits: the queue has it again, as it is now. */
+extern void window_skip(Window *window, Entry *entry, RetryQueue *queue);
+
+/*
+ * Skips those entries that are waiting and have a key of that hash, and marks
+ * those that are with the transport.
+ */
 extern void window_skip_key(Window *window, uint32 key_hash, RetryQueue *queue);
 
 /* Forgets all entries; none of them must be with a transport. */

@@ -6,9 +6,9 @@
 #     ...
 #     $redis->answer;				# as Redis would, from now on
 #
-# A command is answered as told, else well.  Within MULTI, a command that is
-# answered with an error makes EXEC refuse; ELEMENT is what stands for each
-# command in the answer to EXEC.
+# A command is answered as told, else well; "XADD:orders" is one with that first
+# argument.  Within MULTI, a command that is answered with an error makes EXEC
+# refuse; ELEMENT is what stands for each command in the answer to EXEC.
 #
 package FakeRedis;
 
@@ -97,15 +97,17 @@ sub _take
 	my %told = map { /^(\S+) (.*)/ ? ($1 => $2) : () } split /\n/, slurp_file($file);
 	my $output = '';
 
-	while (my ($command, $rest) = _next_command($client->{input}))
+	while (my ($command, $argument, $rest) = _next_command($client->{input}))
 	{
 		$client->{input} = $rest;
+		local $told{$command} = $told{"$command:$argument"} // $told{$command};
 		$output .= _reply($client, $command, \%told) . "\r\n";
 	}
 	return $output;
 }
 
-# The name of the first command, and what follows it; nothing if it is not all.
+# The name of the first command, its first argument, and what follows it; nothing
+# if it is not all.
 sub _next_command
 {
 	my ($input) = @_;
@@ -118,7 +120,7 @@ sub _next_command
 		push @words, substr($input, 0, $1);
 		substr($input, 0, $1 + 2) = '';
 	}
-	return (uc $words[0], $input);
+	return (uc $words[0], $words[1] // '', $input);
 }
 
 sub _reply

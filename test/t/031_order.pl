@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use FakeRedis;
 
 my $node = new_cluster('order',
 	"dispatch.retry_backoff = off\ndispatch.retry_delay = '60 ms'\ndispatch.max_retries = 2");
@@ -236,6 +237,33 @@ create_backend('letter', max_retries => 1);
 settle('letter', 'dead letter');
 is(status_of($bad), 'failed', 'a dead letter');
 is_deeply([ map { status_of($_) } @behind ], [ ('published') x 3 ], 'lets later events go');
+
+# Parked events that were sent together: one is refused, the next came back from
+# the broker without a verdict, as all of a transaction of Redis do, and is not to
+# be sent again before the one that was refused.
+my $redis = FakeRedis->new;
+
+create_redis_backend($node, $redis, name => 'redis', stream_name => '{event_type}');
+$session->do(q(UPDATE dispatch.backends SET max_retries = 1000 WHERE name = 'redis'));
+
+sub publish_to_stream
+{
+	return sql(q(SELECT dispatch.publish(?, 's', backend => 'redis', key => 'a')), @_);
+}
+
+$redis->answer('XADD:first' => '-ERR not now');
+my @chain = (publish_to_stream('first'));
+wait_until(sub { status_of($chain[0]) eq 'retrying' }, 'a failure');
+push @chain, map { publish_to_stream($_) } qw(second third);
+ok(sql(q(SELECT dispatch.flush('20 s', 'redis'))), 'redis: all have been looked at');
+$redis->answer('XADD:second' => '-ERR nor now');
+wait_until(sub { sql('SELECT attempts FROM dispatch.events WHERE event_id = ?', $chain[1]) >= 3 },
+	'failures of a parked event');
+is_deeply([ map { status_of($_) } @chain ], [qw(published retrying parked)],
+	'a parked event that came back does not overtake the one that failed before it');
+$redis->answer;
+settle('redis', 'mended');
+is_deeply([ map { status_of($_) } @chain ], [ ('published') x 3 ], 'mended: they go');
 
 # ---- 'none'
 
