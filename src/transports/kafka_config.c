@@ -35,6 +35,10 @@ static const char *const families[] = {"any", "v4", "v6", NULL};
 #define MAX_SOCKET_BUFFER 100000000
 #define DAY_MS (24 * 3600 * 1000)
 
+/* Unless the user sets them: what we set, and what librdkafka does. */
+#define RECONNECT_BACKOFF_MAX_MS 1000
+#define LIBRDKAFKA_RECONNECT_BACKOFF_MS 100
+
 /* Ranges are librdkafka's, narrowed where it would accept what breaks us. */
 static const KafkaProperty properties[] = {
 	{"allow.auto.create.topics", booleans, 0, 0},
@@ -304,20 +308,57 @@ check_tls(const DispatchValue *options)
 	return NULL;
 }
 
+/* What the option "config" sets a property to, which has been checked; else this. */
+static long
+configured_ms(const DispatchValue *options, const char *name, long otherwise)
+{
+	for (int i = 0; i < options[OPTION_CONFIG].npairs; i++)
+		if (strcmp(options[OPTION_CONFIG].pairs[i].name, name) == 0)
+			return strtol(options[OPTION_CONFIG].pairs[i].value, NULL, 10);
+	return otherwise;
+}
+
+/* With these a record is given up before it has been sent, or sent again. */
+static const char *const shorter_than_timeout[] = {
+	"retry.backoff.ms",
+	"topic.metadata.propagation.max.ms",
+};
+
+/* Times that are right each by itself, and deliver nothing together. */
+static const char *
+check_times(const DispatchValue *options)
+{
+	double		timeout = options[OPTION_MESSAGE_TIMEOUT].number;
+	long		most = configured_ms(options, "reconnect.backoff.max.ms",
+									 RECONNECT_BACKOFF_MAX_MS);
+
+	if (options[OPTION_LINGER].number >= timeout)
+		return "The option \"linger\" must be less than \"message_timeout\".";
+	for (size_t i = 0; i < lengthof(shorter_than_timeout); i++)
+		if (configured_ms(options, shorter_than_timeout[i], 0) >= timeout * 1000)
+			return psprintf("Property \"%s\" must be less than the option \"message_timeout\", "
+							"which is %g s.", shorter_than_timeout[i], timeout);
+	if (configured_ms(options, "reconnect.backoff.ms", LIBRDKAFKA_RECONNECT_BACKOFF_MS) > most)
+		return psprintf("Property \"reconnect.backoff.ms\" must not be more than "
+						"\"reconnect.backoff.max.ms\", which is %ld.", most);
+	return NULL;
+}
+
 const char *
 kafka_config_check(const DispatchValue *options)
 {
-	const char *wrong = NULL;
+	const char *wrong;
 
 	if (!servers_are_valid(options[OPTION_BOOTSTRAP_SERVERS].text))
 		return "The option \"bootstrap_servers\" must be a list like \"host:9092,[::1]:9092\", "
 			"without blanks.";
-	if (wrong == NULL)
-		wrong = check_login(options);
+	wrong = check_login(options);
 	if (wrong == NULL)
 		wrong = check_tls(options);
 	for (int i = 0; wrong == NULL && i < options[OPTION_CONFIG].npairs; i++)
 		wrong = check_property(&options[OPTION_CONFIG].pairs[i]);
+	if (wrong == NULL)
+		wrong = check_times(options);
 	if (wrong == NULL)
 		wrong = kafka_producer_check(kafka_config_settings(options));
 	return wrong;
@@ -348,7 +389,7 @@ static const KafkaSetting fixed_settings[] = {
 	{"socket.keepalive.enable", "true"},
 
 	{"allow.auto.create.topics", "false"},
-	{"reconnect.backoff.max.ms", "1000"},
+	{"reconnect.backoff.max.ms", CppAsString2(RECONNECT_BACKOFF_MAX_MS)},
 };
 
 /* Options that are properties under another name. */

@@ -78,10 +78,23 @@ SELECT p AS property, try(jsonb_build_object('config', p::jsonb)) FROM unnest(AR
 	'{"ssl.cipher.suites": "ECDHE-RSA-AES256-GCM-SHA384:HIGH"}', '{"ssl.cipher.suites": "a b"}', '{"ssl.cipher.suites": ""}',
 	'{"ssl.curves.list": "P-521:P-384"}', '{"ssl.sigalgs.list": "RSA+SHA256"}',
 	'{"sticky.partitioning.linger.ms": 0}', '{"sticky.partitioning.linger.ms": 900000}',
-	'{"topic.metadata.propagation.max.ms": 60000}',
+	'{"topic.metadata.propagation.max.ms": 29999}',
 	'{"topic.metadata.refresh.fast.interval.ms": 1}', '{"topic.metadata.refresh.fast.interval.ms": 60000}',
 	'{"topic.metadata.refresh.interval.ms": 1000}', '{"topic.metadata.refresh.interval.ms": -1}',
 	'{"batch.size": 1000, "linger.ms": 5}']) AS p;
+
+-- Times that contradict each other: no record would be sent in time, or no connection made
+SELECT o AS options, try(o::jsonb) FROM unnest(ARRAY[
+	'{"linger": 29.9}', '{"linger": 30}', '{"linger": 2, "message_timeout": 2}', '{"linger": 60, "message_timeout": 61}',
+	'{"config": {"retry.backoff.ms": 29999}}', '{"config": {"retry.backoff.ms": 30000}}',
+	'{"config": {"retry.backoff.ms": "30001"}}', '{"config": {"retry.backoff.ms": 30001}, "message_timeout": 31}',
+	'{"config": {"topic.metadata.propagation.max.ms": 60000}}',
+	'{"config": {"topic.metadata.propagation.max.ms": 60000}, "message_timeout": 61}',
+	'{"config": {"topic.metadata.propagation.max.ms": 0}}',
+	'{"config": {"reconnect.backoff.ms": 1000}}', '{"config": {"reconnect.backoff.ms": 1001}}',
+	'{"config": {"reconnect.backoff.ms": 5000, "reconnect.backoff.max.ms": 5000}}',
+	'{"config": {"reconnect.backoff.ms": 5001, "reconnect.backoff.max.ms": 5000}}',
+	'{"config": {"reconnect.backoff.max.ms": 100}}', '{"config": {"reconnect.backoff.max.ms": 99}}']) AS o;
 
 -- Those that may not, each with the reason
 SELECT try(jsonb_build_object('config', jsonb_build_object(p, 'x'))) FROM unnest(ARRAY[
