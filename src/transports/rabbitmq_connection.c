@@ -29,7 +29,10 @@
 /* Input is read for so many times before the core has its turn again. */
 #define READS_AT_ONCE 64
 
-/* Of this process: a host that lets nobody in is not to be tried first. */
+/*
+ * Of this process, since somebody let us in: a host that does not is not to be
+ * tried first again and again.
+ */
 static unsigned int failed_logins = 0;
 
 /*
@@ -286,6 +289,8 @@ rabbit_connection_pump(void *connection, DispatchWait *wait)
 		return DISPATCH_LOST;
 	}
 	conn->is_sound = true;
+	if (conn->phase == PHASE_READY)
+		failed_logins = 0;
 	return conn->phase == PHASE_READY && !conn->blocked ? DISPATCH_READY : DISPATCH_CONNECTING;
 }
 

@@ -280,6 +280,21 @@ $proxy->set('pass');
 ok(sql(q(SELECT bool_and(ok) FROM dispatch.check_backend('hosts'))), 'hosts: check_backend()');
 sql(q(SELECT dispatch.drop_backend('hosts')));
 
+# One that lets nobody in is passed over, until another one has let us in.
+my @hosts = map { FakeRabbit->new } 1 .. 2;
+$hosts[0]->behave(at => 'start_ok', say => 'close', once => 1);
+$rabbit->create_backend($node, name => 'logins', exchange => 'x', routing_key => 'x',
+	host => join(', ', map { '127.0.0.1:' . $_->port } @hosts), %patience);
+sql(q(SELECT dispatch.publish('n', 's', backend => 'logins')));
+settle('logins');
+is($hosts[1]->report->{ready}, 1, 'hosts: the second, where the first does not let us in');
+$hosts[0]->behave;
+$hosts[1]->behave(at => 'publish', say => 'close', once => 1);
+sql(q(SELECT dispatch.publish('n', 's', backend => 'logins')));
+settle('logins');
+is($hosts[0]->report->{ready}, 1, 'hosts: the first again, at the next connection');
+sql(q(SELECT dispatch.drop_backend('logins')));
+
 # ---- A queue that is deleted
 
 $client->queue('deleted');
