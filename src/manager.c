@@ -28,6 +28,7 @@
 #include "exceptions.h"
 #include "manager.h"
 #include "position.h"
+#include "publications.h"
 #include "retention.h"
 #include "schedule.h"
 #include "session.h"
@@ -233,6 +234,16 @@ keep_house(List *backends)
 	manager_wake_at(next);
 }
 
+/* Once, and when the workers are on their way. */
+static void
+look_for_publications(void)
+{
+	static bool has_looked = false;
+
+	if (!has_looked)
+		has_looked = run_step(publications_warn, NULL, "look for publications of its tables");
+}
+
 static void
 turn(void)
 {
@@ -251,6 +262,7 @@ turn(void)
 	if (due != 0)
 		manager_wake_at(steady_in(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), due)));
 	keep_house(backends);
+	look_for_publications();
 }
 
 void

@@ -202,6 +202,38 @@ wait_until(sub { 0 == $session->selectrow_array(q(SELECT count(*) FROM dispatch.
 is_deeply([ log_lines($node, qr/replica identity/, $position) ], [],
 	'every table that is updated has a key');
 
+# A manager that starts says which publications have tables of ours.
+sub warnings_of_manager
+{
+	my ($old) = process_ids($node, 'manager');
+	my $from = log_position($node);
+
+	$session->do('SELECT pg_terminate_backend(?)', undef, $old);
+	wait_until(sub { $session->selectrow_array(q(SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type = 'dispatch manager' AND pid <> ?), undef, $old) },
+		'another manager', 20);
+	$session->do(q(SELECT dispatch.publish('later', 's', scheduled_at => now() + '0.5 s')));
+	wait_until(sub { !$session->selectrow_array('SELECT count(*) FROM dispatch.scheduled') },
+		'its second turn', 20);
+	return [ map { /WARNING:  (.*)/ } log_lines($node, qr/\[\d+\] WARNING:/, $from) ];
+}
+
+is_deeply(warnings_of_manager(), ['publications replicate tables of dispatch: everything'],
+	'all tables: the manager warns, once');
+like((log_lines($node, qr/HINT:  Name what is to be published/))[-1], qr/dispatch\.backend_secrets/,
+	'and says what to leave out');
+$session->do(q(
+	DROP PUBLICATION everything;
+	CREATE TABLE mine (id integer PRIMARY KEY);
+	CREATE PUBLICATION harmless FOR TABLE mine, TABLES IN SCHEMA public));
+is_deeply(warnings_of_manager(), [], 'a publication of other tables is none of its business');
+$session->do(q(
+	CREATE PUBLICATION "Secret" FOR TABLE dispatch.backend_secrets, mine;
+	CREATE PUBLICATION schema FOR TABLES IN SCHEMA dispatch));
+is_deeply(warnings_of_manager(), ['publications replicate tables of dispatch: "Secret", schema'],
+	'those that name our tables, or their schema');
+$session->do('DROP PUBLICATION harmless, "Secret", schema');
+
 $node->stop;
 log_ok($node, qr/leak/);
 done_testing();
