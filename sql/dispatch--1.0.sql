@@ -597,7 +597,7 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'dispatch_announce_exceptions';
 COMMENT ON FUNCTION dispatch.announce_exceptions IS 'tells workers that rows of dispatch.exceptions were changed';
 
-CREATE FUNCTION dispatch.missing_dead_letter(event_id uuid) RETURNS void
+CREATE FUNCTION dispatch.missing_dead_letter(event_id uuid, backend text) RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -606,12 +606,16 @@ BEGIN
 		RAISE EXCEPTION 'event_id must not be null'
 			USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	IF missing_dead_letter.backend IS NOT NULL AND NOT EXISTS (
+		SELECT FROM dispatch.backends AS b WHERE b.name = missing_dead_letter.backend AND NOT b.dropping) THEN
+		PERFORM dispatch.missing_backend(missing_dead_letter.backend);
+	END IF;
 	RAISE EXCEPTION 'event % is no dead letter', missing_dead_letter.event_id
 		USING ERRCODE = 'undefined_object',
 		      HINT = 'Dead letters are in dispatch.dead_letters; dispatch.events tells what became of others.';
 END
 $$;
-COMMENT ON FUNCTION dispatch.missing_dead_letter IS 'raises the error for an event that is no dead letter';
+COMMENT ON FUNCTION dispatch.missing_dead_letter IS 'raises the error for an event that is no dead letter of the backend';
 
 CREATE FUNCTION dispatch.retry(event_id uuid, backend text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql
@@ -624,7 +628,7 @@ BEGIN
 	  AND EXISTS (SELECT FROM dispatch.backends AS b WHERE b.id = x.backend_id
 	              AND NOT b.dropping AND (retry.backend IS NULL OR b.name = retry.backend));
 	IF NOT FOUND THEN
-		PERFORM dispatch.missing_dead_letter(retry.event_id);
+		PERFORM dispatch.missing_dead_letter(retry.event_id, retry.backend);
 	END IF;
 	PERFORM dispatch.announce_exceptions();
 END
@@ -667,7 +671,7 @@ BEGIN
 	       OR EXISTS (SELECT FROM dispatch.backends AS b
 	                  WHERE b.id = x.backend_id AND b.name = discard.backend));
 	IF NOT FOUND THEN
-		PERFORM dispatch.missing_dead_letter(discard.event_id);
+		PERFORM dispatch.missing_dead_letter(discard.event_id, discard.backend);
 	END IF;
 	RAISE LOG 'dispatch: dead letter % was discarded by %', discard.event_id, session_user;
 END

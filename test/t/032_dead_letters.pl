@@ -138,7 +138,8 @@ foreach my $function (qw(retry discard))
 	fails($call, [undef], '22004', qr/must not be null/, "$function() of NULL");
 	fails("SELECT dispatch.$function(?, 'two')", [ $one[0] ], '42704', $hint,
 		"$function() for another backend");
-	fails("SELECT dispatch.$function(?, 'nowhere')", [ $one[0] ], '42704', qr/.*HINT/s,
+	fails("SELECT dispatch.$function(?, 'nowhere')", [ $one[0] ], '42704',
+		qr/backend "nowhere" does not exist.*HINT:  Backends are: one, two/s,
 		"$function() for an unknown backend");
 }
 fails(q(SELECT dispatch.retry_failed('nowhere')), [], '42704', qr/"nowhere" does not exist.*HINT/s,
