@@ -51,7 +51,8 @@ my $PEACE_SECONDS = 1.5;
 my $json = JSON::PP->new->utf8->allow_nonref;
 
 # new(name, settings of the server): the backends "direct" and "proxied" are
-# for drills, each with a stream of its own.
+# for drills, each with a stream of its own.  There are no retries: what loses an
+# attempt is a dead letter.
 sub new
 {
 	my ($class, $name, $settings) = @_;
@@ -66,7 +67,7 @@ sub new
 	diag("$name: seed $self->{seed}");
 	$self->{node} = new_cluster(
 		$name, "max_prepared_transactions = 100\nlog_statement = none\n"
-		  . "restart_after_crash = on\n" . ($settings // ''),
+		  . "restart_after_crash = on\ndispatch.max_retries = 0\n" . ($settings // ''),
 		extra => [ '--no-sync', '--encoding=UTF8' ]);
 	$self->{node}->safe_psql('postgres', 'CREATE EXTENSION dispatch');
 	$self->create_backend('direct', $self->{redis});

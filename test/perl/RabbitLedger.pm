@@ -33,8 +33,10 @@ sub new
 	my $rabbit = RabbitServer->new;
 	my $self = bless {
 		%args, rabbit => $rabbit, proxy => TcpProxy->new($rabbit->host, $rabbit->port),
+		# What loses an attempt is a dead letter.
 		node => new_cluster(
-			$args{name}, "max_prepared_transactions = 100\nlog_statement = none",
+			$args{name},
+			"max_prepared_transactions = 100\nlog_statement = none\ndispatch.max_retries = 0",
 			extra => [ '--no-sync', '--encoding=UTF8' ]) }, $class;
 
 	$self->{node}->safe_psql('postgres', 'CREATE EXTENSION dispatch');

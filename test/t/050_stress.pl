@@ -25,8 +25,9 @@ my $END_WORKERS =
   q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
 
 my $redis = RedisServer->new(appendonly => 1);
+# What loses an attempt is a dead letter.
 my $node = new_cluster(
-	'stress', "max_prepared_transactions = 100\nlog_statement = none",
+	'stress', "max_prepared_transactions = 100\nlog_statement = none\ndispatch.max_retries = 0",
 	extra => [ '--no-sync', '--encoding=UTF8' ]);
 
 sub new_run
