@@ -24,12 +24,12 @@
 
 #include "access/xact.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "exceptions.h"
 #include "report.h"
+#include "session.h"
 #include "settings.h"
 #include "worker_state.h"
 
@@ -48,20 +48,17 @@ progress_load(void *arg)
 	MemoryContextSwitchTo(old);
 }
 
-/* What must be known after a crash must be on disk before what may cause it. */
-static void
-commit_durably(void)
-{
-	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
-}
-
 void
 progress_begin(void *arg)
 {
 	Position   *position = &MyWorker.position;
 
-	commit_durably();
+	/*
+	 * What must be known after a crash must be on disk before what may cause it.
+	 * With synchronous replication that is before a standby has it, and with it
+	 * all that a crash has made visible that was not acknowledged there.
+	 */
+	session_commit_durably();
 	if (position->running && !MyWorker.has_begun)
 		position->unclean_ends++;
 	position->running = true;
@@ -72,7 +69,7 @@ progress_begin(void *arg)
 void
 progress_suspect(void *event_id)
 {
-	commit_durably();
+	session_commit_durably();
 	MyWorker.position.has_suspect = true;
 	MyWorker.position.suspect = *(pg_uuid_t *) event_id;
 	position_save(MyWorker.backend_id, &MyWorker.position);

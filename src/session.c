@@ -23,6 +23,8 @@
 #include "session.h"
 
 static volatile sig_atomic_t stop_at_once = false;
+static volatile sig_atomic_t waits_for_standby = false;
+static bool commits_durably = false;
 static int	last_sqlstate = 0;
 
 /*
@@ -87,7 +89,11 @@ handle_sigterm(SIGNAL_ARGS)
 	if (stop_at_once)
 		die(postgres_signal_arg);
 	else
+	{
+		if (waits_for_standby)
+			QueryCancelPending = true;
 		SetLatch(MyLatch);
+	}
 	errno = save_errno;
 }
 
@@ -136,12 +142,41 @@ session_sqlstate(void)
 	return last_sqlstate;
 }
 
+void
+session_commit_durably(void)
+{
+	(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	commits_durably = true;
+}
+
+/*
+ * A server that stops waits for its processes: one that waited for a standby
+ * that is not there would keep it for ever.  SIGTERM ends that wait in the way
+ * that a cancel does; the commit stands.
+ */
+static void
+commit(void)
+{
+	waits_for_standby = commits_durably;
+	if (waits_for_standby && ShutdownRequestPending)
+		QueryCancelPending = true;
+	CommitTransactionCommand();
+	if (waits_for_standby)
+	{
+		waits_for_standby = false;
+		QueryCancelPending = false;
+	}
+}
+
 StepResult
 session_run(void (*step) (void *arg), void *arg, const char **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile StepResult result = STEP_DONE;
 
+	commits_durably = false;
+	waits_for_standby = false;
 	*error = "the extension has been dropped";
 	pgstat_report_activity(STATE_RUNNING, NULL);
 	PG_TRY();
@@ -156,7 +191,7 @@ session_run(void (*step) (void *arg), void *arg, const char **error)
 		}
 		else
 			result = STEP_NO_EXTENSION;
-		CommitTransactionCommand();
+		commit();
 	}
 	PG_CATCH();
 	{

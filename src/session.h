@@ -48,6 +48,12 @@ typedef enum StepResult
 
 extern StepResult session_run(void (*step) (void *arg), void *arg, const char **error);
 
+/*
+ * In a step: its transaction is on disk when it has ended, and on the standbys
+ * that commits wait for.  For those nobody waits any more who is to stop.
+ */
+extern void session_commit_durably(void);
+
 /* SQLSTATE of the last error that session_run() met. */
 extern int	session_sqlstate(void);
 

@@ -19,6 +19,7 @@
 #include "error_class.h"
 #include "exceptions.h"
 #include "message.h"
+#include "session.h"
 #include "settings.h"
 #include "worker_state.h"
 
@@ -133,6 +134,9 @@ supply_events(void)
 {
 	ReadStep	read = {0};
 
+	/* It may be here without the standby having been waited for. */
+	if (session_stop_requested())
+		return;
 	if (cursor_at_end(MyWorker.cursor))
 	{
 		MyWorker.look = false;
@@ -197,7 +201,7 @@ supply_retries(void)
 	int64		last_id = 0;
 	ListCell   *lc;
 
-	if (window_count(MyWorker.delivery->retries) > 0)
+	if (session_stop_requested() || window_count(MyWorker.delivery->retries) > 0)
 		return;
 	read.picked = retry_queue_pick(MyWorker.queue, backend->ordering, GetCurrentTimestamp(),
 								   Max(Max(backend->retry_delay, backend->retry_max_delay),

@@ -42,8 +42,10 @@ note_suspect(const Entry *entry)
 	/* A position must not be stored without the outcomes that it has passed. */
 	if (MyWorker.moved_at != 0)
 		progress_save();
-	return MyWorker.moved_at == 0 && worker_run_step(progress_suspect, &entry->event->event_id,
-						   "note what it is about to send");
+	return MyWorker.moved_at == 0 &&
+		worker_run_step(progress_suspect, &entry->event->event_id,
+						"note what it is about to send") &&
+		!session_stop_requested();
 }
 
 static void
