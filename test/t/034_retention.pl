@@ -20,6 +20,11 @@ my $node = new_cluster('retention', q(
 	autovacuum_naptime = '1 s'));
 my $session = session($node);
 
+# Of a row that is kept though it is dead, with its part of the indexes; and what
+# a table takes besides.
+my $ROW_BYTES = 500;
+my $SPARE_BYTES = 100_000;
+
 # The first column of the first row.
 sub sql
 {
@@ -36,6 +41,7 @@ $session->do(q(
 	CREATE SCHEMA sink AUTHORIZATION sink;
 	SET ROLE sink;
 	CREATE TABLE sink.got (event_id uuid, type text, data jsonb);
+	CREATE TABLE sink.once (event_id uuid PRIMARY KEY);
 	CREATE TABLE sink.mended (mended boolean);
 	INSERT INTO sink.mended VALUES (false);
 	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
@@ -47,13 +53,18 @@ $session->do(q(
 			IF event.event_type LIKE 'bad%' AND NOT (SELECT mended FROM sink.mended) THEN
 				RETURN NEXT (event.event_id, 'bad',
 					event.event_type = 'bad.letter')::dispatch.failure;
+			ELSIF event.event_type = 'once' AND NOT EXISTS (
+				SELECT FROM sink.once AS o WHERE o.event_id = event.event_id) THEN
+				INSERT INTO sink.once VALUES (event.event_id);
+				RETURN NEXT (event.event_id, 'once', false)::dispatch.failure;
 			ELSIF event.event_type <> 'stream' THEN
 				INSERT INTO sink.got VALUES (event.event_id, event.event_type, event.body::jsonb);
 			END IF;
 		END LOOP;
 	END $$;
 	RESET ROLE));
-foreach my $name (qw(default paused idle))
+my @backends = qw(default paused idle);
+foreach my $name (@backends)
 {
 	$session->do(
 		q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES (?, 'sql', 'sink',
@@ -79,6 +90,10 @@ sub outbox_bytes
 # Twenty small events.
 my $PUBLISH = q(SELECT dispatch.publish('stream', 's', to_jsonb(repeat('x', 200)), key => 'k' || i)
 	FROM generate_series(1, 20) AS i);
+
+# Ten that fail at first.
+my $PUBLISH_ONCE = q(SELECT dispatch.publish('once', 's', to_jsonb(i), key => 'o' || i)
+	FROM generate_series(1, 10) AS i);
 
 # Publishes without patience, in a process of its own, for so many seconds;
 # returns what tells the number of events and of errors.
@@ -145,12 +160,14 @@ my $RUN = 14;
 my $started = time;
 my $published = start_publishing($RUN);
 my (@sizes, %seen, $most, $holder, $held);
-my $longest = 0;
+my ($longest, $once) = (0, 0);
 while (time - $started < $RUN)
 {
 	my $at = time - $started;
 
 	push @sizes, [ $at, outbox_bytes() ];
+	$session->do($PUBLISH_ONCE);
+	$once += 10;
 	$seen{ $_->{segment} }++ foreach segments();
 
 	# One that reads a segment in a transaction: it must stop nobody.
@@ -189,6 +206,24 @@ is(sql(q(SELECT sum(n_tup_del + n_tup_upd) FROM pg_stat_user_tables
 	WHERE relname ~ '^outbox_\d$')), 0,
 	'no event was ever updated or deleted');
 
+# A position is stored ten times a second at the most, however many events there
+# are; an exception costs what its event and its attempts cost, others nothing.
+wait_until(
+	sub { sql(q(SELECT count(*) FROM sink.got WHERE type = 'once')) == $once },
+	"$once events are tried again", 20);
+my $seconds = time - $started;
+my %most_rows = (
+	positions => 10 * $seconds * @backends,
+	# Each of them comes, is tried again and goes; another one fails all the time.
+	exceptions => 3 * $once + 10 * $seconds);
+foreach my $table (sort keys %most_rows)
+{
+	my $bytes = sql('SELECT pg_total_relation_size(?::regclass)', "dispatch.$table");
+
+	note(sprintf '%s: %d kB', $table, $bytes / 1024);
+	cmp_ok($bytes, '<', $SPARE_BYTES + $ROW_BYTES * $most_rows{$table},
+		"dispatch.$table does not grow with the events that are delivered");
+}
 # Who stands in the way is told.
 my ($segment) = grep { $_->{segment} == $held } segments();
 like($segment->{blocked_by}, qr/in use/, 'blocked_by: a transaction has the segment in use');
