@@ -8,7 +8,8 @@
  * has failed is held until the contiguous settled prefix has reached it, and is
  * written by the very transaction that moves the position.  A crash takes both
  * back or neither: nothing is lost or doubled by it, and that transaction may
- * commit asynchronously.
+ * commit asynchronously.  Whatever would break it is an error (check_outcome()):
+ * better the worker stands still and says so.
  *
  * An event may kill the worker, and with it, as PostgreSQL goes, every session
  * of the server; that must not go on for ever.  So the row says that a worker
@@ -39,6 +40,24 @@
 /* How often (ms) the log hears of events that failed. */
 #define FAILURE_LOG_INTERVAL 10000
 
+/* What is settled by the position that was stored last; no other member is set. */
+static Position stored;
+
+static void
+note_stored(void)
+{
+	const Position *position = &MyWorker.position;
+
+	if (stored.before != NULL)
+	{
+		tick_free(stored.before);
+		tick_free(stored.upto);
+	}
+	stored.before = tick_copy(position->before);
+	stored.upto = tick_copy(position->upto);
+	stored.settled_id = position->settled_id;
+}
+
 void
 progress_load(void *arg)
 {
@@ -46,6 +65,7 @@ progress_load(void *arg)
 
 	position_load(MyWorker.backend_id, &MyWorker.position);
 	MemoryContextSwitchTo(old);
+	note_stored();
 }
 
 void
@@ -66,9 +86,18 @@ progress_begin(void *arg)
 	position_save(MyWorker.backend_id, position);
 }
 
+/* Is there an outcome that no row tells of yet? */
+static bool
+holds_outcomes(void)
+{
+	return MyWorker.delivery->window->held != NIL || MyWorker.delivery->retries->held != NIL;
+}
+
 void
 progress_suspect(void *event_id)
 {
+	if (holds_outcomes())
+		elog(ERROR, "a position would be stored without the outcomes that it has passed");
 	session_commit_durably();
 	MyWorker.position.has_suspect = true;
 	MyWorker.position.suspect = *(pg_uuid_t *) event_id;
@@ -105,11 +134,28 @@ store_outcome(const Entry *entry)
 		exception_update(&entry->exception, entry->error);
 }
 
-/* Is there an outcome that no row tells of yet? */
 static bool
-holds_outcomes(void)
+has_passed(const Position *position, const Event *event)
 {
-	return MyWorker.delivery->window->held != NIL || MyWorker.delivery->retries->held != NIL;
+	return tick_sees(position->before, event->xid) ||
+		(tick_sees(position->upto, event->xid) && event->id <= position->settled_id);
+}
+
+/*
+ * The invariant of settling: is it this move of the position that passes the
+ * event?  The last of those with one id is, for all of them (see has_twin()).
+ */
+static void
+check_outcome(const Entry *entry)
+{
+	const Event *event = entry->event;
+	const Entry *next = window_first(MyWorker.delivery->window);
+
+	if (has_passed(&stored, event) ||
+		!(has_passed(&MyWorker.position, event) ||
+		  (next != NULL && next->event->id == event->id)))
+		elog(ERROR, "the position does not move past event " INT64_FORMAT ", which has failed",
+			 event->id);
 }
 
 /*
@@ -124,7 +170,10 @@ save_progress(void *arg)
 	if (MyWorker.delivery != NULL)
 	{
 		foreach(lc, MyWorker.delivery->window->held)
+		{
+			check_outcome(lfirst(lc));
 			store_outcome(lfirst(lc));
+		}
 		foreach(lc, MyWorker.delivery->retries->held)
 			store_outcome(lfirst(lc));
 	}
@@ -283,6 +332,7 @@ progress_save(void)
 	if (!worker_run_step(save_progress, &xid, "store its progress"))
 		return;
 	MyWorker.position.outcomes_xid = xid;
+	note_stored();
 	MyWorker.saved_at = MyWorker.turn_time;
 	MyWorker.moved_at = 0;
 	if (MyWorker.delivery != NULL)

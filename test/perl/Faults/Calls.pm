@@ -7,6 +7,11 @@
 # which the worker has to make durable first.  The worker uses send() and recv()
 # on its socket alone, pwrite64() and fdatasync() on WAL alone.
 #
+# Beside each of them goes one of two events with a key of their own: Redis never
+# takes the first, which becomes a dead letter after two attempts, and the other
+# may be parked behind it.  So outcomes are stored all the time; lseek(), with
+# which a table is measured, is what the worker calls while it does that.
+#
 package Faults::Calls;
 
 use strict;
@@ -22,6 +27,8 @@ my $BACKEND = 'direct';
 my $MOST_CALLS = 60;			# beyond that, something calls for ever
 my $TRANSACTIONS = 3;
 my $EVENTS = 5;
+my $BAD_ATTEMPTS = 2;
+my $RETRY_SECONDS = 30;
 
 my $KILLS = 4;
 my $KILL_SECONDS = 60;
@@ -42,10 +49,13 @@ my %ERRORS = (
 my $CRASH = qr/^(?:pwrite64 error=ENOSPC|fdatasync error=EIO|\w+ signal=SIGKILL)$/;
 # Such as come with a connection alone.
 my %ONCE = (socket => 1, connect => 1);
-my @KILLED_AT = qw(socket connect sendto recvfrom epoll_wait close pwrite64 fdatasync);
+my @KILLED_AT = qw(socket connect sendto recvfrom epoll_wait close pwrite64 fdatasync lseek);
 
 # Settings of a server for these: WAL is written by whoever needs it.
-our $SETTINGS = "fsync = on\nwal_writer_delay = 10s\nwal_writer_flush_after = 0\n";
+our $SETTINGS = "fsync = on\nwal_writer_delay = 10s\nwal_writer_flush_after = 0\n"
+  . "dispatch.retry_delay = '50 ms'\n";
+
+my $drills = 0;
 
 sub _worker
 {
@@ -62,13 +72,81 @@ sub _worker
 	return $pid;
 }
 
+# ---- Events that fail
+
+# A stream without an id left refuses whatever is added.
+sub _prepare_refusal
+{
+	my ($bench) = @_;
+	my $last = ~0;
+
+	$bench->{redis}->client->del('exhausted', 'followers');
+	$bench->{redis}->client->xadd('exhausted', "$last-$last", 'n', 1);
+	return;
+}
+
+# The two of them, marked with the number of the drill.
+sub _publish_pair
+{
+	my ($bench, $drill) = @_;
+	my $put = q(SELECT count(dispatch.publish(stream, ?, '0', backend => ?, key => 'bad',
+			options => jsonb_build_object('stream_name', stream), max_retries => ?::int))
+		FROM unnest('{exhausted,followers}'::text[]) AS stream);
+
+	# The worker may take the server down before this session is answered.
+	eval { $bench->sql($put, "drill $drill", $BACKEND, $BAD_ATTEMPTS - 1); 1 }
+	  or $bench->session_now;
+	return;
+}
+
+# Until none of them is to be tried again.
+sub _settle_pairs
+{
+	my ($bench, $drill) = @_;
+	my $open = q(SELECT count(*) FROM dispatch.events WHERE backend = ? AND source = ?
+		AND status NOT IN ('published', 'failed'));
+
+	wait_until(
+		sub { !$bench->sql($open, $BACKEND, "drill $drill") }, 'the last attempt', $RETRY_SECONDS);
+	return;
+}
+
+# What has failed is a dead letter after so many attempts, neither lost nor there
+# twice; what followed it has come, in order.
+sub _check_pairs
+{
+	my ($bench, $drill, $what) = @_;
+	my $events = q(SELECT event_id, event_type, status, attempts FROM dispatch.events
+		WHERE backend = ? AND source = ? ORDER BY event_id);
+	my (%copies, @order);
+	my @all = @{
+		$bench->session_now->selectall_arrayref($events, { Slice => {} },
+			$BACKEND, "drill $drill") };
+	my @bad = grep { $_->{event_type} eq 'exhausted' } @all;
+	my @good = grep { $_->{event_type} eq 'followers' } @all;
+
+	is(scalar(grep { $_->{status} ne 'failed' || $_->{attempts} != $BAD_ATTEMPTS } @bad), 0,
+		"$what: those that fail are dead letters after $BAD_ATTEMPTS attempts");
+	is($bench->sql(q(SELECT count(*) FROM dispatch.dead_letters)), scalar @bad,
+		"$what: there are no others");
+	$copies{ $_->{fields}{event_id} }++ || push @order, $_->{fields}{event_id}
+	  foreach $bench->{redis}->xrange_all('followers');
+	is_deeply(\@order, [ map { $_->{event_id} } @good ], "$what: those behind them came, in order");
+	$bench->sql('SELECT count(dispatch.discard(event_id)) FROM dispatch.dead_letters');
+	return;
+}
+
+# ---- Drills
+
 # One fault at the N-th call; true if the drill got that far.
 sub _drill
 {
 	my ($bench, $call, $what, $n) = @_;
 	my $crash = "$call $what" =~ $CRASH;
+	my $drill = ++$drills;
 	my ($pid, $strace, $done);
 
+	_prepare_refusal($bench);
 	$bench->make_durable if $crash;
 	$pid = _worker($bench, $BACKEND);
 	$strace = Strace->attach($pid, "$call:$what:when=$n");
@@ -76,15 +154,19 @@ sub _drill
 	foreach my $transaction (1 .. $TRANSACTIONS)
 	{
 		$bench->publish($BACKEND, $EVENTS);
+		_publish_pair($bench, $drill);
 		$bench->settle($BACKEND);
 	}
+	_settle_pairs($bench, $drill);
 	$strace->detach;
 	$done = $strace->injected;
 	# It may have come after all was settled.
 	wait_until(sub { _worker($bench, $BACKEND) != $pid }, 'the server after a crash')
 	  if $done && $crash;
 	$bench->settle($BACKEND);
+	_settle_pairs($bench, $drill);
 	$bench->check_drill($BACKEND, "$call, call $n: $what", sub { $_[0] <= 2 });
+	_check_pairs($bench, $drill, "$call, call $n: $what");
 	return $done;
 }
 
