@@ -9,6 +9,7 @@ use warnings;
 
 use DispatchTest;
 use Ledger;
+use List::Util qw(sum);
 use PostgreSQL::Test::Utils;
 use RabbitLedger;
 use Test::More;
@@ -18,6 +19,8 @@ my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 120;
 my $SEED = $ENV{DISPATCH_FAULT_SEED} // time % 100_000;
 my $EVENTS = 300_000;
 my $GROWTH_KB = 8192;
+my $BATCH_SIZE = 20;			# of the stress: copies are bounded by it
+my $MOST_HARMED = 3;			# connections that a fault meets
 my $END_WORKERS =
   q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
 
@@ -42,7 +45,7 @@ my %fault = (
 	'alarm' => sub { $rabbit->raise_alarm(rand() < 0.5 ? 'disk' : 'memory'); sleep 1;
 		$rabbit->clear_alarms },
 	'a worker ends' => sub { $node->safe_psql('postgres', $END_WORKERS) });
-my $run = $stress->start_run('long', 'proxy', 0.05);
+my $run = $stress->start_run('long', 'proxy', 0.05, batch_size => $BATCH_SIZE);
 my $end = time + $SECONDS;
 my %done = map { $_ => 0 } keys %fault;
 
@@ -58,6 +61,7 @@ while (time < $end || grep { $_ == 0 } values %done)
 	$done{$what}++;
 }
 my $report = $stress->finish_run($run);
+copies_ok($report, 'long', $MOST_HARMED * sum(values %done), $BATCH_SIZE);
 diag("long: $report->{events} events, $report->{duplicates} duplicates, "
 	  . join(', ', map { "$_: $done{$_}" } sort keys %done));
 

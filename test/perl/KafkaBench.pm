@@ -82,12 +82,13 @@ sub status
 sub dead_letters { return $_[0]->sql('SELECT count(*) FROM dispatch.dead_letters'); }
 
 # new_backend(name, partitions => 3, replication => 1, topic_config => {...},
-# via_proxy => 1, options of the backend): with a topic of its own, of the same
-# name.
+# via_proxy => 1, batch_size => 20, options of the backend): with a topic of its
+# own, of the same name.
 sub new_backend
 {
 	my ($self, $name, %options) = @_;
 	my $proxy = delete $options{via_proxy} ? $self->{proxy} : undef;
+	my $batch_size = delete $options{batch_size};
 	my %topic = (
 		partitions => delete $options{partitions} // 3,
 		replication => delete $options{replication} // 1,
@@ -97,6 +98,8 @@ sub new_backend
 	create_kafka_backend(
 		$self->{node}, $self->{kafka}, name => $name, topic => $name, %options,
 		$proxy ? (bootstrap_servers => $proxy->host . ':' . $proxy->port) : ());
+	$self->sql('UPDATE dispatch.backends SET batch_size = ? WHERE name = ?', $batch_size, $name)
+	  if defined $batch_size;
 	return;
 }
 

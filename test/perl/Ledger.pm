@@ -28,7 +28,7 @@ use POSIX qw(WNOHANG _exit);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(report_ok log_complaints);
+our @EXPORT = qw(report_ok most_copies copies_ok log_complaints);
 
 # A client may have to wait for the server, and decide what it has prepared.
 my $STOP_SECONDS = 240;
@@ -41,6 +41,10 @@ CREATE TABLE IF NOT EXISTS ledger.events (
 	run text, client int, txn int, seq int, key text, n bigint, event_id uuid NOT NULL,
 	PRIMARY KEY (run, client, txn, seq));
 SQL
+
+# What a worker may have with its transport at once; with Redis that is a chunk,
+# which may be smaller.
+my $BATCHES_IN_FLIGHT = 8;
 
 # Of a report
 my @COUNTS = qw(transactions events entries duplicates sessions_lost async_lost);
@@ -240,6 +244,25 @@ sub report_ok
 	note("$name: " . join(', ', map { "$report->{$_} $_" } @COUNTS));
 	note("$name: $report->{histogram}{$_} events came $_ times")
 	  foreach sort { $a <=> $b } keys %{ $report->{histogram} };
+	return;
+}
+
+# How many copies so many lost connections, or lost workers, make at the most.
+sub most_copies
+{
+	my ($faults, $batch_size) = @_;
+
+	return $faults * $BATCHES_IN_FLIGHT * $batch_size;
+}
+
+# Tests that a run has no more of them.
+sub copies_ok
+{
+	my ($report, $name, $faults, $batch_size) = @_;
+
+	note("$name: $report->{events} events, $report->{duplicates} copies, $faults faults");
+	cmp_ok($report->{duplicates}, '<=', most_copies($faults, $batch_size),
+		"$name: copies of what was in flight at $faults faults, and no more");
 	return;
 }
 

@@ -47,12 +47,12 @@ sub rabbit { return $_[0]->{rabbit}; }
 sub proxy { return $_[0]->{proxy}; }
 sub node { return $_[0]->{node}; }
 
-# start_run(name, via, think): clients publish to a backend and a queue of that
-# name, "direct" or through the "proxy", and think so many seconds at most between
-# two transactions.
+# start_run(name, via, think, columns of the backend): clients publish to a backend
+# and a queue of that name, "direct" or through the "proxy", and think so many
+# seconds at most between two transactions.
 sub start_run
 {
-	my ($self, $name, $via, $think) = @_;
+	my ($self, $name, $via, $think, %columns) = @_;
 	my $port = $via eq 'proxy' ? $self->{proxy}->port : $self->{rabbit}->port;
 
 	$self->{rabbit}->client->queue($name, arguments => { 'x-queue-type' => 'quorum' });
@@ -60,6 +60,9 @@ sub start_run
 		$self->{node}, name => $name, exchange => '', routing_key => $name, port => 0 + $port,
 		connect_timeout => $CONNECT_SECONDS, socket_timeout => $SOCKET_SECONDS,
 		heartbeat => $HEARTBEAT_SECONDS);
+	session($self->{node})->do(
+		"UPDATE dispatch.backends SET $_ = ? WHERE name = ?", undef, $columns{$_}, $name)
+	  foreach sort keys %columns;
 	my $run = Ledger->new(
 		name => $name, backend => $name, seed => $self->{seed}, think => $think,
 		dsn => $self->{node}->connstr('postgres'), dir => PostgreSQL::Test::Utils::tempdir());

@@ -20,6 +20,7 @@ my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 30;
 my $SEED = $ENV{DISPATCH_STRESS_SEED} // time % 100_000;
 my $FAULTS = 12;
 my $FREEZE_SECONDS = 0.2;
+my $BATCH_SIZE = 20;			# of the stormy run: copies are bounded by it
 my $DRAIN_SECONDS = 60;
 my $END_WORKERS =
   q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
@@ -93,6 +94,8 @@ is($report->{duplicates}, 0, 'calm: nothing came twice');
 is($report->{sessions_lost}, 0, 'calm: no client lost its session');
 
 my $stormy = new_run('stormy');
+$node->safe_psql('postgres',
+	"UPDATE dispatch.backends SET batch_size = $BATCH_SIZE WHERE name = 'stormy'");
 $stormy->start;
 foreach my $turn (0 .. $FAULTS - 1)
 {
@@ -105,6 +108,8 @@ foreach my $turn (0 .. $FAULTS - 1)
 $report = finish_run($stormy);
 cmp_ok($done{$_}, '>', 0, "stormy: fault happened: $_") foreach sort keys %done;
 cmp_ok($report->{sessions_lost}, '>', 0, 'stormy: clients lost their sessions');
+# A worker that ends in good order, and a server, wait for what is in flight.
+copies_ok($report, 'stormy', $FAULTS - $done{worker} - $done{server}, $BATCH_SIZE);
 
 is_deeply([ log_complaints(slurp_file($node->logfile)) ], [], 'the server log has no complaint');
 

@@ -9,15 +9,18 @@
 use strict;
 use warnings;
 
+use List::Util qw(sum);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
 use KafkaBackend;
 use KafkaBench;
+use Ledger;
 
 my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 20;
 my $STOP_LIMIT = 5;
+my $BATCH_SIZE = 20;			# of the stormy run: copies are bounded by it
 my @QUICK = (message_timeout => 4, connect_timeout => 3);
 
 # A quota is kept over two seconds, not over ten.
@@ -229,7 +232,7 @@ my %fault = (
 	server => sub { $node->restart('fast') });
 my @turns = sort keys %fault;
 my %done = map { $_ => 0 } @turns;
-my $stormy = $bench->start_run('stormy', @QUICK);
+my $stormy = $bench->start_run('stormy', @QUICK, batch_size => $BATCH_SIZE);
 my $deadline = time + $SECONDS;
 for (my $turn = 0; time < $deadline || $turn < @turns; $turn++)
 {
@@ -240,6 +243,7 @@ for (my $turn = 0; time < $deadline || $turn < @turns; $turn++)
 	$done{$what}++;
 }
 $report = $bench->finish_run($stormy);
+copies_ok($report, 'stormy', sum(values %done), $BATCH_SIZE);
 cmp_ok($done{$_}, '>', 0, "stormy: fault happened: $_") foreach @turns;
 
 $bench->finish;

@@ -21,6 +21,7 @@ use Time::HiRes qw(sleep time);
 my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 20;
 my $SEED = $ENV{DISPATCH_STRESS_SEED} // time % 100_000;
 my $FREEZE_SECONDS = 0.3;
+my $BATCH_SIZE = 20;			# of the stormy run: copies are bounded by it
 my $END_WORKERS =
   q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
 
@@ -65,7 +66,7 @@ my $report = $stress->finish_run($calm);
 is($report->{duplicates}, 0, 'calm: nothing came twice');
 is($report->{sessions_lost}, 0, 'calm: no client lost its session');
 
-my $stormy = $stress->start_run('stormy', 'proxy', 0.08);
+my $stormy = $stress->start_run('stormy', 'proxy', 0.08, batch_size => $BATCH_SIZE);
 foreach my $fault (@faults)
 {
 	my ($what, $do) = @$fault;
@@ -77,6 +78,7 @@ foreach my $fault (@faults)
 sleep $SECONDS / @faults;
 $report = $stress->finish_run($stormy);
 cmp_ok($report->{sessions_lost}, '>', 0, 'stormy: clients lost their sessions');
+copies_ok($report, 'stormy', scalar @faults, $BATCH_SIZE);
 
 is_deeply([ log_complaints(slurp_file($node->logfile)) ], [], 'the server log has no complaint');
 
