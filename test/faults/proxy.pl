@@ -9,6 +9,8 @@ use Test::More;
 
 my $bench = Faults->new('proxy');
 
-run_cases(Faults::Proxy::toxics($bench), Faults::Proxy::late_replies($bench));
+run_cases(
+	Faults::Proxy::toxics($bench), Faults::Proxy::late_replies($bench),
+	Faults::Proxy::strict($bench));
 $bench->check_log;
 done_testing();

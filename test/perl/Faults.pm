@@ -193,15 +193,18 @@ sub check_drill
 # ---- Storms
 
 # storm(name, fault, args): the fault is done while clients publish, and returns
-# how many connections it has harmed at the most.  args: via (proxy or redis),
-# crashes (the server goes down), duplicates (more of them than that)
+# how many connections it has harmed at the most; returns the name of the run.
+# args: via (proxy or redis), crashes (the server goes down), duplicates (more of
+# them than that), ordering (of the backend)
 sub storm
 {
 	my ($self, $name, $fault, %args) = @_;
 	my $backend = 'storm' . ++$self->{storms};
+	my $ordering = $args{ordering} // 'key';
 	my ($run, $harmed, $report, $bound);
 
 	$self->create_backend($backend, $self->{ $args{via} // 'proxy' });
+	$self->sql('UPDATE dispatch.backends SET ordering = ? WHERE name = ?', $ordering, $backend);
 	$run = Ledger->new(
 		name => $backend, backend => $backend, seed => $self->{seed}, think => $THINK_SECONDS,
 		dsn => $self->{node}->connstr('postgres'), dir => PostgreSQL::Test::Utils::tempdir());
@@ -214,7 +217,7 @@ sub storm
 	ok($run->drain($DRAIN_SECONDS), "$name: flush() says that all is settled");
 	$report = $run->report(
 		[ map { $_->{fields} } $self->{redis}->xrange_all($backend) ],
-		crashes => $args{crashes});
+		crashes => $args{crashes}, strict => $ordering eq 'strict');
 	report_ok($report, $name);
 	$bound = most_copies($harmed, $BATCH_SIZE) + ($args{duplicates} // 0);
 	cmp_ok($report->{duplicates}, '<=', $bound, "$name: duplicates");
@@ -222,7 +225,7 @@ sub storm
 	diag("$name: $report->{events} events, $report->{duplicates} duplicates, $harmed harmed");
 	$self->sql('SELECT dispatch.drop_backend(?)', $backend);
 	$self->{redis}->client->del($backend);
-	return;
+	return $backend;
 }
 
 # ---- Cases

@@ -158,6 +158,28 @@ sub cli
 	return $out;
 }
 
+# start_monitor(): all commands that Redis executes from now on are noted; what it
+# returns ends that, and returns them, a line each as redis-cli shows them.
+sub start_monitor
+{
+	my ($self) = @_;
+	my $out = '';
+	my $monitor = IPC::Run::start(
+		[ 'redis-cli', '-h', $self->host, '-p', $self->port, $self->_login, 'MONITOR' ],
+		'<', \undef, '>', \$out, '2>', '/dev/null');
+
+	$monitor->pump until $out =~ /^OK$/m;
+	return sub {
+		my $mark = 'the end ' . rand;
+
+		# It has come as far as this when it says so.
+		$self->client->echo($mark);
+		$monitor->pump until index($out, $mark) >= 0;
+		$monitor->kill_kill;
+		return split /\n/, $out;
+	};
+}
+
 # A new connection: every Redis command is a method of it, values are bytes.
 sub client
 {

@@ -214,6 +214,12 @@ $report = finds('copies are no defect', '',
 is($report->{duplicates}, 3, 'copies are counted');
 is_deeply($report->{histogram}, { 1 => 5, 2 => 1, 3 => 1 }, 'and how often each came');
 
+finds('strict: a copy behind the next event of its key', 'order',
+	sub { push @{ $_[0]{stream} }, $_[0]{stream}[2] }, strict => 1);
+finds('strict: copies before the next event of their key', '',
+	sub { @{ $_[0]{stream} } = @{ $_[0]{stream} }[ 0, 0, 1, 4, 1, 2, 2, 3, 4, 5, 6 ] },
+	strict => 1);
+
 # The database against its clients: rows that are gone, as are their deliveries
 sub lose
 {

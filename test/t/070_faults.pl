@@ -18,6 +18,7 @@ my $bench = Faults->new('faults', $Faults::Calls::SETTINGS);
 run_cases(
 	pick_cases(30, Faults::Proxy::login_cuts($bench), Faults::Proxy::cuts($bench)),
 	Faults::Proxy::late_replies($bench),
+	Faults::Proxy::strict($bench),
 	pick_cases(8, Faults::Calls::single($bench)),
 	Faults::Calls::storm($bench),
 	Faults::Broker::flush_all($bench),

@@ -22,6 +22,7 @@ my $SECONDS = $ENV{DISPATCH_STRESS_SECONDS} // 20;
 my $SEED = $ENV{DISPATCH_STRESS_SEED} // time % 100_000;
 my $FREEZE_SECONDS = 0.3;
 my $BATCH_SIZE = 20;			# of the stormy run: copies are bounded by it
+my $CUTS = 10;
 my $END_WORKERS =
   q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'dispatch worker');
 
@@ -79,6 +80,17 @@ sleep $SECONDS / @faults;
 $report = $stress->finish_run($stormy);
 cmp_ok($report->{sessions_lost}, '>', 0, 'stormy: clients lost their sessions');
 copies_ok($report, 'stormy', scalar @faults, $BATCH_SIZE);
+
+# Strict order: of a key only one event is under way, so not even copies come late.
+my $strict = $stress->start_run(
+	'strict', 'proxy', 0.08, batch_size => $BATCH_SIZE, ordering => 'strict');
+foreach (1 .. $CUTS)
+{
+	$proxy->set('cut', side => rand() < 0.5 ? 'server' : 'client', after => 2000, once => 1);
+	wait_until(sub { $proxy->stats->{faults} }, 'a cut');
+}
+$report = $stress->finish_run($strict, strict => 1);
+copies_ok($report, 'strict', $CUTS, $BATCH_SIZE);
 
 is_deeply([ log_complaints(slurp_file($node->logfile)) ], [], 'the server log has no complaint');
 

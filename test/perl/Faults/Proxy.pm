@@ -13,12 +13,14 @@ use warnings;
 
 use DispatchTest;
 use Faults;
+use List::Util qw(uniq);
 use Test::More;
 use Time::HiRes qw(sleep);
 
 my $BACKEND = 'proxied';
 my $FLAPS = 10;
 my $FLAP_SECONDS = 0.2;
+my $CUTS = 5;
 my $SECONDS = 2.5;
 
 # name => mode of the proxy, and whether any connection may come to harm
@@ -76,6 +78,66 @@ sub toxics
 	};
 	push @cases, [ flapping => sub { $bench->storm('flapping', $flap) } ];
 	return @cases;
+}
+
+# Strict order while connections break: the ledger judges the order of copies, too,
+# and of what Redis has executed no chunk had two events of a key.
+sub strict
+{
+	my ($bench) = @_;
+	my $proxy = $bench->{proxy};
+	my $cut = sub {
+		foreach (1 .. $CUTS)
+		{
+			my $side = rand() < 0.5 ? 'server' : 'client';
+
+			$proxy->set('cut', side => $side, after => int rand 4000, once => 1);
+			wait_until(sub { $proxy->stats->{faults} }, 'a cut');
+		}
+		return $CUTS;
+	};
+
+	return [ 'cuts, ordering strict' => sub {
+		my ($name) = @_;
+		my $stop = $bench->{redis}->start_monitor;
+		my $run = $bench->storm($name, $cut, ordering => 'strict');
+
+		_check_chunks($bench, $name, $run, $stop->());
+	} ];
+}
+
+sub _check_chunks
+{
+	my ($bench, $name, $run, @commands) = @_;
+	my %key = map { @$_ } @{
+		$bench->session_now->selectall_arrayref(
+			'SELECT event_id, key FROM ledger.events WHERE run = ? AND key IS NOT NULL',
+			undef, $run) };
+	my ($largest, $twice, %chunk) = (0, 0);
+
+	foreach (@commands)
+	{
+		my ($client, $command) = /^[\d.]+ \[\d+ (\S+)\] "(\w+)"/ or next;
+
+		if ($command eq 'MULTI')
+		{
+			$chunk{$client} = [];
+		}
+		elsif ($command eq 'XADD')
+		{
+			push @{ $chunk{$client} }, grep { defined } map { $key{$_} } /"event_id" "([^"]+)"/;
+		}
+		elsif ($command eq 'EXEC')
+		{
+			my @keys = @{ delete $chunk{$client} };
+
+			$largest = @keys if @keys > $largest;
+			$twice++ if uniq(@keys) < @keys;
+		}
+	}
+	cmp_ok($largest, '>', 1, "$name: there were chunks of several events, of $largest at the most");
+	is($twice, 0, "$name: none of them had two of a key");
+	return;
 }
 
 # How many bytes a transaction of so many events is, there and back.

@@ -37,6 +37,8 @@ my $json = JSON::PP->new->utf8->allow_nonref;
 #	run: its name
 #	crashes: true if the server has crashed: then a transaction without
 #		synchronous_commit may be gone although its client saw the commit
+#	strict: true if copies must be in order, too: of a key there is only one event
+#		under way, so what comes again comes before the next one
 # Returns a hash: a list of sentences for each of @DEFECTS, and the counts
 # transactions, events, entries, duplicates, histogram (copies => events),
 # kinds (kind => outcome => transactions), sessions_lost, async_lost.
@@ -47,6 +49,7 @@ sub check_run
 	my $self = bless {
 		run => $args{run},
 		crashes => $args{crashes},
+		strict => $args{strict},
 		plans => {},						# client/txn => plan
 		events => {},						# client/txn/seq => event of a plan
 		committed => {},					# client/txn/seq => row
@@ -179,7 +182,7 @@ sub _read_stream
 		{
 			$self->_complain('identity', 'event %s has another id than publish() returned', $id)
 			  if $committed->{event_id} ne ($entry->{event_id} // '');
-			$self->_follow($id, $committed, \%last) if $first;
+			$self->_follow($id, $committed, $first, \%last) if $first || $self->{strict};
 		}
 		elsif ($first && $id ne '')
 		{
@@ -203,15 +206,16 @@ sub _read_stream
 	return;
 }
 
-# The first occurrences of a key's events must have rising numbers.
+# The first occurrences of a key's events must have rising numbers; the others, if
+# they are looked at, must not have falling ones.
 sub _follow
 {
-	my ($self, $id, $row, $last) = @_;
+	my ($self, $id, $row, $first, $last) = @_;
 	my ($key, $n) = @$row{qw(key n)};
 
 	return if !defined $key;
 	$self->_complain('order', 'event %s, number %d of "%s", after %d', $id, $n, $key, $last->{$key})
-	  if $n <= ($last->{$key} // 0);
+	  if $n < ($last->{$key} // 0) + ($first ? 1 : 0);
 	$last->{$key} = $n;
 	return;
 }
