@@ -23,12 +23,14 @@ my $ORPHAN_SECONDS = 15;
 my $HOLD_SECONDS = 0.2;
 
 my $redis = RedisServer->new(appendonly => 1);
-# Room for WAL that is not written: the usual test server has next to none.
+# Room for WAL that is not written: the usual test server has next to none.  What
+# loses an attempt is a dead letter.
 my $node = new_cluster(
 	'crash', q(
 max_prepared_transactions = 100
 log_statement = none
 restart_after_crash = on
+dispatch.max_retries = 0
 shared_buffers = 64MB
 wal_buffers = 4MB
 ), extra => [ '--no-sync', '--encoding=UTF8' ]);
