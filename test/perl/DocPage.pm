@@ -34,7 +34,7 @@ sub blocks
 	{
 		foreach my $place (sort keys %{ $self->{places} })
 		{
-			$block =~ s/\b\Q$place\E\b/$self->{places}{$place}/g;
+			$block =~ s/(?<!\w)\Q$place\E(?!\w)/$self->{places}{$place}/g;
 		}
 	}
 	return @blocks;
