@@ -1,7 +1,7 @@
 #
 # Preload: a library of a test's own between a server and the C library.
 #
-#     my $preload = Preload->new($source);
+#     my $preload = Preload->new($source);	# and options of the linker
 #     local $ENV{LD_PRELOAD} = $preload->library;
 #     my $node = new_cluster(...);
 #     $preload->set(17);
@@ -51,14 +51,14 @@ C
 
 sub new
 {
-	my ($class, $source) = @_;
+	my ($class, $source, @options) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir('preload');
 	my $self = bless { library => "$dir/preload.so", file => "$dir/control" }, $class;
 
 	append_to_file("$dir/preload.c", $HEAD . $source);
 	append_to_file($self->{file}, pack 'q', 0);
 	IPC::Run::run([ 'gcc', '-shared', '-fPIC', '-Wall', '-Werror', '-o', $self->{library},
-		qq(-DCONTROL_FILE="$self->{file}"), "$dir/preload.c" ])
+		qq(-DCONTROL_FILE="$self->{file}"), "$dir/preload.c", @options ])
 	  or croak 'cannot compile what is to be preloaded';
 	return $self;
 }
