@@ -347,7 +347,13 @@ wait_until(sub { status_of($culprit)->{error} =~ /403|ACCESS_REFUSED/ },
 isnt(status_of($culprit)->{status}, 'published', 'no permission: not published');
 $waits{'no permission'} = $culprit;
 
-# Too large
+# Too large: by RabbitMQ's own limit, of 128 MiB, and by one that was set
+$rabbit->create_backend($node, name => 'huge', exchange => 'events', envelope => 'data');
+($culprit) = $session->selectrow_array(q(SELECT dispatch.publish('x', 's',
+	to_jsonb(repeat('z', 128 << 20)), backend => 'huge')));
+wait_for_status($culprit, 'failed');
+like(status_of($culprit)->{error}, qr/^406.*\b134217728\b/, '128 MiB: RabbitMQ said why');
+
 $rabbit->set_max_message_size($MAX_MESSAGE);
 $rabbit->create_backend($node, name => 'sized', exchange => 'events');
 ($culprit, @ids) = around('sized', data => '"' . 'z' x $MAX_MESSAGE . '"');
@@ -361,6 +367,22 @@ is((grep { status_of($_)->{status} ne 'published' } @ids), 0, 'too large: the ot
 good_ok('user_id', 0, @ids);
 wait_for_status($culprit, 'failed');
 like(status_of($culprit)->{error}, qr/user_id|406/, 'user_id: RabbitMQ said why');
+
+# CC and BCC, which RabbitMQ sends copies by, must be arrays
+$client->queue('copies');
+$rabbit->create_backend($node, name => 'copied', exchange => '', routing_key => 'all');
+foreach my $header ('CC', 'BCC')
+{
+	$id = publish('copied', options => { headers => { $header => ['copies'] } });
+	wait_for_status($id, 'published');
+	is_deeply([ ids_of($client->drain('all'), $client->drain('copies')) ], [ $id, $id ],
+		"$header: a copy");
+	($culprit, @ids) = around('copied', options => { headers => { $header => 'copies' } });
+	good_ok("$header is no array", 0, @ids);
+	wait_for_status($culprit, 'failed');
+	like(status_of($culprit)->{error}, qr/^406.*\b$header\b/, "$header: RabbitMQ said why");
+	is($client->depth('copies'), 0, "$header is no array: no copy");
+}
 
 # Several at once, of one key with good ones: their order
 $session->begin_work;
