@@ -7,6 +7,7 @@ use utf8;
 
 use Encode qw(encode_utf8);
 use JSON::PP ();
+use POSIX ();
 use Test::More;
 
 use DispatchTest;
@@ -370,6 +371,50 @@ my @data = topic_data($kafka, 'many');
 is_deeply([ sort { $a <=> $b } @data ],
 	[ 1 .. 20_000 ], '20,000 events of a transaction, each once');
 is_deeply([ out_of_order(map { [ $_ % 50, $_ ] } @data) ], [], 'in the order of their keys');
+
+# ---- Records that are deleted while others are on their way
+
+$kafka->create_topic('deleted');
+create_kafka_backend($node, $kafka, name => 'deleted', topic => 'deleted', envelope => 'data');
+# Small ones: it takes a while.
+$session->do(q(UPDATE dispatch.backends SET batch_size = 50 WHERE name = 'deleted'));
+$session->do(q(SELECT dispatch.publish('n', 's', to_jsonb(n), backend => 'deleted', key => 'k')
+	FROM generate_series(1, 20000) AS n));
+my $in_flight = q(SELECT pending FROM dispatch.backend_status WHERE name = 'deleted');
+my $deletions = 0;
+while (sql($in_flight) > 0)
+{
+	# All that is there
+	$kafka->ask('delete_records', topic => 'deleted', partition => 0, before => -1);
+	$deletions++ if sql($in_flight) > 0;
+}
+cmp_ok($deletions, '>', 0, "records are deleted $deletions times with events in flight");
+publish(backend => 'deleted', data => '"last"', key => 'k');
+settle('records are deleted');
+my @kept = $kafka->records('deleted');
+is_deeply([ @{ $kept[-1] }{qw(offset value)} ], [ 20_000, '"last"' ],
+	'each event was written once');
+is_deeply([ map { $_->{value} } @kept[ 0 .. $#kept - 1 ] ],
+	[ map { $_->{offset} + 1 } @kept[ 0 .. $#kept - 1 ] ], 'and what is left is in order');
+is(sql(q(SELECT max(attempts) FROM dispatch.events WHERE backend = 'deleted')), 0,
+	'no event has lost an attempt');
+
+# ---- The threads of the library: no signal for the worker reaches one of them
+
+my $worker = backend_pid($node, 'deleted');
+my %blocked = map {
+	my ($mask) = slurp_file("/proc/$worker/task/$_/status") =~ /^SigBlk:\s+([0-9a-f]+)$/m;
+	$_ => hex $mask
+} map { m{(\d+)$} } glob "/proc/$worker/task/*";
+my $mine = delete $blocked{$worker};
+foreach my $signal (qw(HUP INT TERM USR1))
+{
+	my $bit = 1 << (POSIX->can("SIG$signal")->() - 1);
+
+	is($mine & $bit, 0, "SIG$signal: the worker takes it");
+	is(scalar(grep { !($_ & $bit) } values %blocked), 0, "SIG$signal: no other thread does");
+}
+cmp_ok(scalar keys %blocked, '>', 2, 'there are other threads');
 
 # Errors of processes of ours: those of sessions are tested above.
 log_ok($node, qr/\[\d+\] ERROR:/);
