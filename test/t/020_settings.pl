@@ -173,17 +173,17 @@ sleep 1;
 is(sql($activity), $before, 'an idle worker takes no transaction id and writes no WAL');
 reload('dispatch.sleep_time', '1h');
 
-# dispatch.batch_size: how much is under way
-foreach my $size (10, 500)
+# What is under way at most while Redis hangs
+sub most_in_flight
 {
+	my ($count, $bytes) = @_;
 	my $most = 0;
 	my $session = session($node);
 
-	reload('dispatch.batch_size', $size);
-	sleep 0.3;
 	$redis->sigstop;
-	$session->do(q(SELECT dispatch.publish('t', 's', '1', backend => 'plain')
-		FROM generate_series(1, 5000)));
+	$session->do(
+		q(SELECT dispatch.publish('t', 's', to_jsonb(repeat('x', ?)), backend => 'plain')
+		FROM generate_series(1, ?::int)), undef, $bytes, $count);
 	foreach (1 .. 20)
 	{
 		my ($now) = $session->selectrow_array(
@@ -193,9 +193,37 @@ foreach my $size (10, 500)
 		sleep 0.02;
 	}
 	$redis->sigcont;
+	return $most;
+}
+
+# dispatch.batch_size: how much is under way
+foreach my $size (10, 500)
+{
+	reload('dispatch.batch_size', $size);
+	sleep 0.3;
+	my $most = most_in_flight(5000, 1);
 	ok($most > 0 && $most <= 8 * $size, "batch_size = $size: at most eight batches are in flight");
 	cmp_ok($most, '>', 20, "batch_size = $size: but more than before") if $size > 20;
 	is(sql(q(SELECT dispatch.flush('30s'))), 't', "batch_size = $size: all is delivered");
+}
+
+# dispatch.batch_bytes: the same by their size, which bounds what a worker holds.
+# It reads as much on top of what is under way, and one event more each time;
+# without a bound it would be a chunk for Redis, of half a megabyte.
+my $LARGE = 20_000;
+my $BOUND = int 2 * (64 * 1024 / $LARGE + 1);
+foreach my $size ('64kB', '2MB')
+{
+	reload('dispatch.batch_bytes', $size);
+	sleep 0.3;
+	my $most = most_in_flight(400, $LARGE);
+	if ($size eq '64kB')
+	{
+		ok($most > 0 && $most <= $BOUND, "batch_bytes = $size: few large ones are in flight")
+		  or diag("$most in flight");
+	}
+	else { cmp_ok($most, '>', $BOUND, "batch_bytes = $size: but more than before"); }
+	is(sql(q(SELECT dispatch.flush('30s'))), 't', "batch_bytes = $size: all is delivered");
 }
 
 # Other encodings

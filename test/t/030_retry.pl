@@ -170,6 +170,55 @@ foreach my $most (0.2, 0.4, 0.8, 0.8, 0.8)
 	between(shift @delays, $most / 2, $most + $SLACK, "retry_backoff on: up to $most s");
 }
 
+# The setting is the cap of backends that have none of their own
+sub reload
+{
+	my ($setting, $value) = @_;
+
+	$session->do("ALTER SYSTEM SET $setting = '$value'");
+	$session->do('SELECT pg_reload_conf()');
+	return;
+}
+
+reload('dispatch.retry_max_delay', '300 ms');
+wait_until(sub { sql(q(SHOW dispatch.retry_max_delay)) eq '300ms' }, 'the setting');
+create_backend('capped', retry_delay => '200 ms', max_retries => 5);
+$id = publish('capped', '{"n": 1, "fail": 5}');
+wait_for_status($id, 'published');
+@delays = delays($id);
+between(shift @delays, 0.1, 0.2 + $SLACK, 'dispatch.retry_max_delay: below it');
+between($_, 0.15, 0.3 + $SLACK, 'dispatch.retry_max_delay: up to it') foreach @delays;
+# Without it: at least 0.1 + 0.2 + 0.4 + 0.8 + 1.6 s
+cmp_ok(sum0(@delays), '<', 2.4, 'dispatch.retry_max_delay: all together');
+reload('dispatch.retry_max_delay', '5 min');
+
+# ---- dispatch.log_level: what our processes say
+
+foreach ([ error => 0, 0 ], [ warning => 1, 0 ], [ info => 1, 1 ])
+{
+	my ($level, @said) = @$_;
+	my $name = "logged $level";
+	my $position = log_position($node);
+
+	reload('dispatch.log_level', $level);
+	# By then all processes have read it, as the new one of this backend has.
+	create_backend($name, max_retries => 0);
+	$id = publish($name, '{"n": 1, "fail": 1}');
+	wait_for_status($id, 'failed');
+	$session->do('SELECT dispatch.drop_backend(?)', undef, $name);
+	wait_until(sub { !sql('SELECT count(*) FROM dispatch.backends WHERE name = ?', $name) },
+		'the end of the backend');
+	foreach ([ qr/WARNING:  backend "$name": event $id failed/, 'warnings' ],
+		[ qr/LOG:  backend "$name" is dropped/, 'information' ])
+	{
+		my ($pattern, $what) = @$_;
+		my $said = shift @said;
+
+		wait_until(sub { log_lines($node, $pattern, $position) }, "the line: $what") if $said;
+		is(scalar(log_lines($node, $pattern, $position)), $said, "log_level = $level: $what");
+	}
+}
+
 # ---- How often
 
 create_backend('twice', retry_backoff => 'off', retry_delay => '50 ms', max_retries => 2);
