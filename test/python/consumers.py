@@ -5,11 +5,11 @@
     consumers.py dispytch-stream HOST PORT STREAM
     consumers.py dispytch-channel HOST PORT CHANNEL COUNT
 
-The first is written as one of Django Dispatch is: a consumer group, the fields
-event_id and cloud_event, an acknowledgement when the event is processed, and
-the ids of what was processed, because an event can come twice.  With DIE_AFTER
-it dies after so many events, before it acknowledges the last.  The others do
-what the listener of Dispytch does with a message: all four of its fields must
+The first reads what Django Dispatch writes, which has no consumer of its own: a
+consumer group, the fields event_id and cloud_event, an acknowledgement when the
+event is processed, and the ids of what was processed, because an event can come
+twice.  With DIE_AFTER it dies after so many events, before it acknowledges the
+last.  The others want the envelope dispytch whole: all four of its fields must
 be there and not null, and have their types.
 
 Each writes a line of JSON for every event that it has processed.
@@ -25,7 +25,7 @@ GROUP = 'mailer'
 CONSUMER = 'worker-1'
 BLOCK_MS = 500
 
-# What Dispytch's messages consist of.
+# What the envelope dispytch consists of.
 DISPYTCH_FIELDS = {'id': str, 'type': str, 'body': dict, 'timestamp': int}
 
 

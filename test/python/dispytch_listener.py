@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""A listener of Dispytch on RabbitMQ, for test/t/091_rabbitmq_consumers.pl.
+"""A reader of the envelope dispytch on RabbitMQ, for test/t/091_rabbitmq_consumers.pl.
 
     dispytch_listener.py PORT QUEUE COUNT
 
-Does with a message what the listener does: all four of its fields must be
-there and not null, and have their types.  Writes a line of JSON for each.
+It is no part of Dispytch: all four fields of a message must be there and not
+null, and have their types.  Writes a line of JSON for each.
 """
 import json
 import sys

@@ -1,7 +1,9 @@
-# Consumers written for the systems that dispatch takes the place of read its
-# events unchanged: one of Django Dispatch the default entry of a Redis stream,
-# a listener of Dispytch its envelope on a channel and in a stream.  They are
-# Python programs with a client library of their own.
+# Consumers as one writes them for the systems that dispatch takes the place of:
+# of the default entry of a Redis stream, which has the fields of Django Dispatch,
+# and of the envelope dispytch on a channel and in a stream.  They are Python
+# programs of the tests, with a client library that is not ours.  Of the systems
+# themselves nothing runs: Django Dispatch has no consumer, and the Dispytch of
+# the package index wants a newer Python than Debian 12 has.
 
 use strict;
 use warnings;
@@ -129,7 +131,7 @@ sub dispytch_ok
 				}
 			} 1 .. $EVENTS
 		],
-		"dispytch: a listener reads each event $where, also one without data");
+		"dispytch: a program reads each event $where, also one without data");
 }
 
 create_redis_backend(

@@ -1,5 +1,5 @@
 # What a consumer of RabbitMQ sees of each envelope; an example consumer of the
-# documentation; a listener of Dispytch.
+# documentation; a program that wants the envelope dispytch whole.
 
 use strict;
 use warnings;
@@ -145,7 +145,7 @@ is_deeply(
 	},
 	'dispytch: its four fields');
 
-# A listener reads them from its queue, as it does from its other brokers.
+# A program that refuses what lacks a field.  It is ours, none of Dispytch.
 events('listener', envelope => 'dispytch');
 $session->do(q(SELECT dispatch.publish('order.created', 'shop',
 	CASE WHEN n > 1 THEN jsonb_build_object('n', n) END,
@@ -155,7 +155,7 @@ my ($out, $err) = ('', '');
 ok( IPC::Run::run(
 		[ '/usr/bin/python3', 'test/python/dispytch_listener.py', $rabbit->port, 'listener', 20 ],
 		'<', \undef, '>', \$out, '2>', \$err),
-	'dispytch: a listener refuses no message') or diag($err);
+	'dispytch: it refuses no message') or diag($err);
 is_deeply([ map { $json->decode($_)->{body}{n} } split /\n/, $out ], [ undef, 2 .. 20 ],
 	'dispytch: it has read all of them, in order, also one without data');
 
