@@ -40,7 +40,8 @@ PG_FUNCTION_INFO_V1(dispatch_adopt);
 
 /* The function has a search_path of its own: operators need no schema. */
 static const char *const statements[] = {
-	"LOCK TABLE dispatch.backends, dispatch.outbox, dispatch.positions, dispatch.scheduled"
+	/* In the order in which the manager's statements take them, or both wait. */
+	"LOCK TABLE dispatch.scheduled, dispatch.positions, dispatch.backends, dispatch.outbox"
 	" IN ACCESS EXCLUSIVE MODE",
 
 	/* Of what is not settled, first what "upto" sees, then the rest, by id. */
