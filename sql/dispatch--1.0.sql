@@ -260,11 +260,15 @@ COMMENT ON FUNCTION dispatch.publish_row IS 'trigger function that publishes the
  */
 
 CREATE FUNCTION dispatch.check_backend_row() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME', 'dispatch_check_backend_row';
+LANGUAGE C
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'dispatch_check_backend_row';
 COMMENT ON FUNCTION dispatch.check_backend_row IS 'checks and completes rows of dispatch.backends';
 
 CREATE FUNCTION dispatch.announce_change() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME', 'dispatch_announce_change';
+LANGUAGE C
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'dispatch_announce_change';
 COMMENT ON FUNCTION dispatch.announce_change IS 'tells sessions and workers that the configuration has changed';
 
 CREATE TRIGGER check_backend_row
@@ -388,7 +392,9 @@ COMMENT ON FUNCTION dispatch.transport_options IS 'options that transports take'
  */
 
 CREATE FUNCTION dispatch.check_event_type_row() RETURNS trigger
-LANGUAGE C AS 'MODULE_PATHNAME', 'dispatch_check_event_type_row';
+LANGUAGE C
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'dispatch_check_event_type_row';
 COMMENT ON FUNCTION dispatch.check_event_type_row IS 'checks rows of dispatch.event_types';
 
 CREATE TRIGGER check_event_type_row

@@ -29,6 +29,12 @@
 #include "outbox.h"
 #include "sql_params.h"
 
+/*
+ * Some of what is here runs as the owner of the tables in a session of somebody
+ * else: no operator may be looked up in his search_path, and IN would be.
+ */
+#define IS_OPEN "status OPERATOR(pg_catalog.=) ANY ('{retrying,parked}')"
+
 static const char *const status_names[] = {
 	[EXCEPTION_RETRYING] = "retrying",
 	[EXCEPTION_PARKED] = "parked",
@@ -167,7 +173,7 @@ exceptions_read_open(int32 backend_id, int limit)
 	params_run(&params,
 			   "SELECT id, event_id, status, attempts, next_attempt_at, key"
 			   " FROM dispatch.exceptions WHERE backend_id OPERATOR(pg_catalog.=) $1"
-			   " AND status IN ('retrying', 'parked') ORDER BY id LIMIT $2", true);
+			   " AND " IS_OPEN " ORDER BY id LIMIT $2", true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
@@ -192,7 +198,7 @@ exceptions_count_open(int32 backend_id)
 	params_run(&params,
 			   "SELECT pg_catalog.count(*) FROM dispatch.exceptions"
 			   " WHERE backend_id OPERATOR(pg_catalog.=) $1"
-			   " AND status IN ('retrying', 'parked')", true);
+			   " AND " IS_OPEN, true);
 	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	return count;
@@ -217,7 +223,7 @@ exceptions_read_events(List *exceptions, Size max_bytes)
 	SPI_connect();
 	params_run(&params,
 			   "SELECT * FROM dispatch.exceptions WHERE event_id OPERATOR(pg_catalog.=) ANY ($1)"
-			   " AND status IN ('retrying', 'parked') ORDER BY id", true);
+			   " AND " IS_OPEN " ORDER BY id", true);
 	slot = MakeSingleTupleTableSlot(SPI_tuptable->tupdesc, &TTSOpsHeapTuple);
 	for (uint64 i = 0; i < SPI_processed && nbytes < max_bytes; i++)
 	{

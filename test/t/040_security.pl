@@ -159,6 +159,27 @@ like(error_of($mallory, $_), qr/does not exist|is not defined|is no dead letter/
 		'nowhere'));
 is(scalar($redis->xrange_all('events')), 6, 'his events are delivered');
 
+# Dropping looks, as the owner of our tables, for events that are not delivered.
+my $owner = session($node);		# whose own statements do not call spies
+foreach my $drop (q(UPDATE dispatch.backends SET dropping = true WHERE name = ?),
+	q(DELETE FROM dispatch.backends WHERE name = ?))
+{
+	my $verb = (split ' ', $drop)[0];
+	my $name = lc "by_$verb";
+	my $failed = q(INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id,
+			segment, event_type, source, status, attempts)
+		SELECT '1', 1, pg_catalog.now(), pg_catalog.gen_random_uuid(), id, -1, 't', 's', ?, 1
+		FROM dispatch.backends WHERE name = ?);
+
+	is(error_of($mallory, 'SELECT dispatch.create_backend(?, ?)', $name, 'notify'), '', $name);
+	is(error_of($mallory, 'SELECT dispatch.pause_backend(?)', $name), '', "$name is paused");
+	$owner->do($failed, undef, 'parked', $name);
+	like(error_of($mallory, $drop, $name),
+		qr/backend "$name" has undelivered events/, "$verb is refused");
+	$owner->do(q(UPDATE dispatch.exceptions SET status = 'discarded' WHERE event_type = 't'));
+	is(error_of($mallory, $drop, $name), '', "$verb drops it");
+}
+
 # What others call while he is first in their path
 $admin->do("SELECT dispatch.revoke_$_('mallory'), dispatch.grant_$_('mallory')")
   foreach qw(publish monitor operate);
