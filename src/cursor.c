@@ -374,6 +374,13 @@ cursor_accept(Cursor *cursor)
 	cursor->at_end = cursor->next_at_end;
 }
 
+void
+cursor_accept_upto(Cursor *cursor, int64 id)
+{
+	cursor->read_id = id;
+	cursor->at_end = false;
+}
+
 int64
 cursor_count(Cursor *cursor, int64 maximum, TimestampTz *oldest)
 {

@@ -47,10 +47,11 @@ extern void cursor_read(Cursor *cursor, int max_events, Size max_bytes,
 						List **events, XLogRecPtr *lsn);
 
 /*
- * The events that were read last are in safe hands.  Without this, as after
- * an error, they are read again.
+ * The events that were read last are in safe hands: all of them, or those up to
+ * an id.  The others, or all without this, as after an error, are read again.
  */
 extern void cursor_accept(Cursor *cursor);
+extern void cursor_accept_upto(Cursor *cursor, int64 id);
 
 /*
  * Counts the events that are left, exactly up to a maximum, beyond it by an

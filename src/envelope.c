@@ -253,12 +253,12 @@ append_content_type(StringInfo body, const Event *event)
 static void
 append_base64(StringInfo body, const bytea *content)
 {
-	const void *bytes = VARDATA(content);
 	int			len = VARSIZE(content) - VARHDRSZ;
 	int			size = pg_b64_enc_len(len) + 1;
 
-	enlargeStringInfo(body, size);
-	body->len += pg_b64_encode(bytes, len, body->data + body->len, size);
+	if (!json_make_room(body, size))
+		return;
+	body->len += pg_b64_encode(VARDATA(content), len, body->data + body->len, size);
 }
 
 static void
@@ -364,7 +364,8 @@ append_data(StringInfo body, const Event *event, const char *content_type)
 }
 
 static bool
-set_body(const Event *event, DispatchMessage *message, const char **error)
+set_body(const Event *event, DispatchMessage *message, const char **error,
+		 DispatchErrorClass *error_class)
 {
 	StringInfoData body;
 	const char *problem;
@@ -384,6 +385,13 @@ set_body(const Event *event, DispatchMessage *message, const char **error)
 			break;
 	}
 
+	if (json_is_cut(&body))
+	{
+		pfree(body.data);
+		*error = "The data of the event cannot be sent. It is longer than 1 GB as text.";
+		*error_class = DISPATCH_EVENT_REJECTED;
+		return false;
+	}
 	json_finish(&body);
 	message->body = body.data;
 	message->body_len = body.len;
@@ -468,7 +476,7 @@ set_attributes(const Event *event, DispatchMessage *message, const char **error)
 
 bool
 envelope_write(const Event *event, DispatchEnvelope envelope,
-			   DispatchMessage *message, const char **error)
+			   DispatchMessage *message, const char **error, DispatchErrorClass *error_class)
 {
 	bool		is_wrapped = envelope == DISPATCH_CLOUDEVENTS || envelope == DISPATCH_DISPYTCH;
 
@@ -484,7 +492,8 @@ envelope_write(const Event *event, DispatchEnvelope envelope,
 		message->content_type = content_type(event, envelope);
 	if (!is_wrapped && event->content != NULL)
 		set_content(event, message);
-	else if ((is_wrapped || event->data != NULL) && !set_body(event, message, error))
+	else if ((is_wrapped || event->data != NULL) &&
+			 !set_body(event, message, error, error_class))
 		return false;
 	return envelope != DISPATCH_CLOUDEVENTS_BINARY || set_attributes(event, message, error);
 }

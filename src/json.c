@@ -14,6 +14,7 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/numeric.h"
 
 #include "json.h"
@@ -26,6 +27,19 @@
 #define EACH_BYTE(b) (UINT64CONST(0x0101010101010101) * (b))
 #define HAS_ZERO(word) (((word) - EACH_BYTE(0x01)) & ~(word) & EACH_BYTE(0x80))
 #define HAS_CONTROL(word) (((word) - EACH_BYTE(0x20)) & ~(word) & EACH_BYTE(0x80))
+
+bool
+json_make_room(StringInfo out, size_t len)
+{
+	/* The terminator has a place, too. */
+	if (json_is_cut(out) || len >= MaxAllocSize - 1 - out->len)
+	{
+		out->cursor = 1;
+		return false;
+	}
+	enlargeStringInfo(out, (int) len);
+	return true;
+}
 
 static inline bool
 is_clean(unsigned char c)
@@ -85,8 +99,9 @@ json_append_string(StringInfo out, const char *text, size_t len)
 		size_t		run;
 
 		/* with the closing quote */
-		if (unlikely(out->len + len + 1 >= (size_t) out->maxlen))
-			enlargeStringInfo(out, (int) len + 1);
+		if (unlikely(out->len + len + 1 >= (size_t) out->maxlen) &&
+			!json_make_room(out, len + 1))
+			return;
 		run = copy_clean_run(out->data + out->len, text, len);
 		out->len += (int) run;
 		if (run == len)
@@ -143,7 +158,7 @@ append_array(StringInfo out, const JsonbContainer *array)
 	uint32		offset = 0;
 
 	JSON_APPEND_LITERAL(out, "[");
-	for (uint32 i = 0; i < count; i++)
+	for (uint32 i = 0; i < count && !json_is_cut(out); i++)
 	{
 		if (i > 0)
 			JSON_APPEND_LITERAL(out, ", ");
@@ -162,7 +177,7 @@ append_object(StringInfo out, const JsonbContainer *object)
 	uint32		value_offset = getJsonbOffset(object, count);
 
 	JSON_APPEND_LITERAL(out, "{");
-	for (uint32 i = 0; i < count; i++)
+	for (uint32 i = 0; i < count && !json_is_cut(out); i++)
 	{
 		if (i > 0)
 			JSON_APPEND_LITERAL(out, ", ");

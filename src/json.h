@@ -12,6 +12,20 @@
 #include "utils/jsonb.h"
 
 /*
+ * A number of a few bytes may have a hundred thousand digits: a small document
+ * can be a text that no memory holds.  Where there is no room for more, nothing
+ * is appended any more, and the text is cut.
+ */
+extern bool json_make_room(StringInfo out, size_t len);
+
+/* StringInfos leave their cursor to their users. */
+static inline bool
+json_is_cut(const StringInfoData *out)
+{
+	return out->cursor != 0;
+}
+
+/*
  * Appends bytes as they are.  Unlike appendBinaryStringInfo() this is inlined
  * and leaves the terminator to the caller, for the many short pieces that JSON
  * is made of.
@@ -19,8 +33,8 @@
 static inline void
 json_append_raw(StringInfo out, const char *text, size_t len)
 {
-	if (unlikely(out->len + len >= (size_t) out->maxlen))
-		enlargeStringInfo(out, (int) len);
+	if (unlikely(out->len + len >= (size_t) out->maxlen) && !json_make_room(out, len))
+		return;
 	memcpy(out->data + out->len, text, len);
 	out->len += (int) len;
 }

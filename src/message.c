@@ -133,10 +133,11 @@ make_values(const MessageMaker *maker, const Event *event, const char **error)
 
 bool
 message_make(const MessageMaker *maker, const Event *event,
-			 DispatchMessage *message, const char **error)
+			 DispatchMessage *message, const char **error, DispatchErrorClass *error_class)
 {
 	DispatchEnvelope envelope = maker->envelope;
 
+	*error_class = DISPATCH_EVENT_FAILED;
 	message->options = maker->values;
 	if (event->options != NULL || maker->has_variables)
 	{
@@ -145,12 +146,13 @@ message_make(const MessageMaker *maker, const Event *event,
 		{
 			/* Its texts are needed all the same, to say which event it is. */
 			const char *ignored;
+			DispatchErrorClass ignored_class;
 
 			message->options = maker->values;
-			(void) envelope_write(event, DISPATCH_DATA, message, &ignored);
+			(void) envelope_write(event, DISPATCH_DATA, message, &ignored, &ignored_class);
 			return false;
 		}
 		envelope = options_envelope(maker->table, message->options);
 	}
-	return envelope_write(event, envelope, message, error);
+	return envelope_write(event, envelope, message, error, error_class);
 }

@@ -25,10 +25,11 @@ extern const DispatchValue *message_maker_values(const MessageMaker *maker);
 
 /*
  * Makes the message of an event, in the current memory context; in a
- * transaction.  False, with *error set, if the event's options or templates do
- * not allow that.
+ * transaction.  False, with *error and *error_class set, if the event's options
+ * or templates do not allow that, or its envelope cannot be written.
  */
 extern bool message_make(const MessageMaker *maker, const Event *event,
-						 DispatchMessage *message, const char **error);
+						 DispatchMessage *message, const char **error,
+						 DispatchErrorClass *error_class);
 
 #endif							/* DISPATCH_MESSAGE_H */

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -40,8 +41,20 @@ typedef struct ReadStep
 	Batch	   *batch;
 	List	   *picked;			/* of Exception, for retries */
 	List	   *entries;
+	bool		is_cut;			/* entries are the first of what was read */
+	bool		has_unmade;		/* the step has failed for an event's sake */
 	XLogRecPtr	lsn;
 } ReadStep;
+
+/* An event whose message could not be made: see make_batch(). */
+typedef struct Unmade
+{
+	pg_uuid_t	event_id;
+	char		error[ERROR_TEXT_LEN];
+} Unmade;
+
+static List *unmade_events = NIL;
+static const Event *volatile being_made = NULL;
 
 /* Has this event killed one worker after another? */
 static bool
@@ -52,25 +65,134 @@ is_convicted(const Event *event)
 		memcmp(&MyWorker.position.suspect, &event->event_id, UUID_LEN) == 0;
 }
 
-/* Makes the entries of events that were read into a batch. */
+static Unmade *
+find_unmade(const Event *event)
+{
+	ListCell   *lc;
+
+	foreach(lc, unmade_events)
+	{
+		Unmade	   *unmade = lfirst(lc);
+
+		if (memcmp(&unmade->event_id, &event->event_id, UUID_LEN) == 0)
+			return unmade;
+	}
+	return NULL;
+}
+
+/* Notes why the message of the event that is being made could not be. */
+static void
+remember_unmade(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	ErrorData  *error = CopyErrorData();
+	Unmade	   *unmade = palloc_object(Unmade);
+
+	unmade->event_id = being_made->event_id;
+	error_text_copy(unmade->error, ERROR_TEXT_LEN,
+					error->message != NULL ? error->message : "unknown error");
+	unmade_events = lappend(unmade_events, unmade);
+	FreeErrorData(error);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+forget_unmade(const Event *event)
+{
+	Unmade	   *unmade = find_unmade(event);
+
+	if (unmade == NULL)
+		return;
+	unmade_events = list_delete_ptr(unmade_events, unmade);
+	pfree(unmade);
+}
+
+static void
+make_message(Entry *entry)
+{
+	const char *error = NULL;
+	const Unmade *unmade = find_unmade(entry->event);
+
+	if (is_convicted(entry->event))
+	{
+		error = "the worker was killed each time that it sent this event";
+		entry->error_class = DISPATCH_EVENT_REJECTED;
+	}
+	else if (unmade != NULL)
+	{
+		error = unmade->error;
+		entry->error_class = DISPATCH_EVENT_FAILED;
+	}
+	else
+	{
+		being_made = entry->event;
+		if (message_make(MyWorker.delivery->maker, entry->event, &entry->message, &error,
+						 &entry->error_class))
+			error = NULL;
+		being_made = NULL;
+	}
+	if (error != NULL)
+		entry->error = pstrdup(error);
+}
+
+/*
+ * Makes the entries of events that were read.  Messages can be thousands of
+ * times as long as their events: when they are too many, those that are left
+ * are read again, with later ones.
+ */
 static void
 make_entries(ReadStep *read, List *events, bool is_retry)
 {
+	MemoryContext context = read->batch->context;
+	Size		limit = MemoryContextMemAllocated(context, true) +
+		(Size) setting_batch_bytes * 1024;
+	int64		last_id = 0;
 	ListCell   *lc;
 
 	foreach(lc, events)
 	{
-		Entry	   *entry = palloc0_object(Entry);
-		const char *error;
+		Event	   *event = lfirst(lc);
+		Entry	   *entry;
 
-		entry->event = lfirst(lc);
+		/* Those of equal ids are never parted: see cursor_read(). */
+		if (read->entries != NIL && event->id != last_id &&
+			MemoryContextMemAllocated(context, true) > limit)
+		{
+			read->is_cut = true;
+			return;
+		}
+		last_id = event->id;
+		entry = palloc0_object(Entry);
+		entry->event = event;
 		entry->is_retry = is_retry;
-		if (is_convicted(entry->event))
-			entry->error = pstrdup("the worker was killed each time that it sent this event");
-		else if (!message_make(MyWorker.delivery->maker, entry->event, &entry->message, &error))
-			entry->error = pstrdup(error);
+		make_message(entry);
 		read->entries = lappend(read->entries, entry);
 	}
+}
+
+/*
+ * An error while a message is made ends the step, but is its event's own: it
+ * must not hold up what comes behind.  So the event is remembered, and has
+ * failed when it is read again, which is at once.
+ */
+static void
+make_batch(ReadStep *read, List *events, bool is_retry)
+{
+	PG_TRY();
+	{
+		make_entries(read, events, is_retry);
+	}
+	PG_CATCH();
+	{
+		if (being_made != NULL && geterrcode() != ERRCODE_QUERY_CANCELED)
+		{
+			remember_unmade();
+			read->has_unmade = true;
+		}
+		being_made = NULL;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* They are in safe hands now: they go into their window. */
@@ -87,10 +209,11 @@ add_entries(Window *window, const ReadStep *read)
 	{
 		Entry	   *entry = lfirst(lc);
 
-		if (entry->error != NULL && entry->state == ENTRY_WAITING)
-			delivery_fail_entry(MyWorker.delivery, entry,
-								is_convicted(entry->event) ? DISPATCH_EVENT_REJECTED :
-								DISPATCH_EVENT_FAILED, entry->error);
+		if (entry->error == NULL)
+			continue;
+		forget_unmade(entry->event);
+		if (entry->state == ENTRY_WAITING)
+			delivery_fail_entry(MyWorker.delivery, entry, entry->error_class, entry->error);
 	}
 	window_end_batch(window, read->batch);
 }
@@ -124,7 +247,7 @@ read_events(void *arg)
 	old = MemoryContextSwitchTo(read->batch->context);
 	cursor_read(MyWorker.cursor, MyWorker.backend->batch_size,
 				Min((Size) setting_batch_bytes * 1024, READ_BYTES), &events, &read->lsn);
-	make_entries(read, events, false);
+	make_batch(read, events, false);
 	MemoryContextSwitchTo(old);
 }
 
@@ -146,6 +269,8 @@ supply_events(void)
 	if (!worker_run_step(read_events, &read, "read events"))
 	{
 		MyWorker.look = true;
+		if (read.has_unmade)
+			MyWorker.next_step = 0;
 		if (read.batch != NULL)
 			window_end_batch(MyWorker.delivery->window, read.batch);
 		return;
@@ -157,7 +282,10 @@ supply_events(void)
 	durability_flush(read.lsn);
 
 	add_entries(MyWorker.delivery->window, &read);
-	cursor_accept(MyWorker.cursor);
+	if (read.is_cut)
+		cursor_accept_upto(MyWorker.cursor, ((Entry *) llast(read.entries))->event->id);
+	else
+		cursor_accept(MyWorker.cursor);
 }
 
 static void
@@ -168,8 +296,8 @@ read_retries(void *arg)
 
 	read->batch = window_begin_batch(MyWorker.delivery->retries, NULL, NULL);
 	old = MemoryContextSwitchTo(read->batch->context);
-	make_entries(read, exceptions_read_events(read->picked,
-											  (Size) setting_batch_bytes * 1024), true);
+	make_batch(read, exceptions_read_events(read->picked,
+											(Size) setting_batch_bytes * 1024), true);
 	MemoryContextSwitchTo(old);
 }
 
@@ -211,6 +339,8 @@ supply_retries(void)
 		return;
 	if (!worker_run_step(read_retries, &read, "read events to try again"))
 	{
+		if (read.has_unmade)
+			MyWorker.next_step = 0;
 		if (read.batch != NULL)
 			window_end_batch(MyWorker.delivery->retries, read.batch);
 		foreach(lc, read.picked)

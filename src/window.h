@@ -47,6 +47,7 @@ typedef struct Entry
 								 * skipped if it comes back without an outcome */
 	Exception	exception;		/* of that row, or of the one that is to be */
 	char	   *error;			/* of the last attempt; NULL: none */
+	DispatchErrorClass error_class; /* of an error before it was sent */
 } Entry;
 
 /* Entries first <= number < end, of which those before next need no look. */
