@@ -210,6 +210,59 @@ json_append(StringInfo out, const Jsonb *document)
 	append_container(out, &document->root);
 }
 
+/*
+ * Numbers of up to 64 groups of four digits before the point, and 63 digits
+ * behind it, have a short header in numeric.c, which this bit tells.
+ */
+static bool
+is_long_number(Numeric number)
+{
+	uint16		header;
+
+	memcpy(&header, VARDATA_ANY(number), sizeof(header));
+	return (header & 0x8000) == 0;
+}
+
+/* Takes the long numbers of a container from the room that there is. */
+static bool
+take_numbers(const JsonbContainer *container, size_t *room)
+{
+	uint32		count = JsonContainerSize(container) * (JsonContainerIsObject(container) ? 2 : 1);
+	const char *base = (const char *) &container->children[count];
+	uint32		offset = 0;
+
+	check_stack_depth();
+	for (uint32 i = 0; i < count; i++)
+	{
+		JEntry		entry = container->children[i];
+		const char *child = base + INTALIGN(offset);
+
+		JBE_ADVANCE_OFFSET(offset, entry);
+		if (JBE_ISCONTAINER(entry))
+		{
+			if (!take_numbers((const JsonbContainer *) child, room))
+				return false;
+		}
+		else if (JBE_ISNUMERIC(entry) && is_long_number((Numeric) child))
+		{
+			char	   *text = numeric_text((Numeric) child);
+			size_t		len = strlen(text);
+
+			pfree(text);
+			if (len > *room)
+				return false;
+			*room -= len;
+		}
+	}
+	return true;
+}
+
+bool
+json_numbers_fit(const Jsonb *document, size_t max_bytes)
+{
+	return take_numbers(&document->root, &max_bytes);
+}
+
 char *
 json_scalar_text(const JsonbValue *scalar)
 {

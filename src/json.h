@@ -59,6 +59,12 @@ extern void json_append_string(StringInfo out, const char *text, size_t len);
 extern void json_append(StringInfo out, const Jsonb *document);
 
 /*
+ * Do the long numbers of a document take no more than so many bytes as text?
+ * Others are not looked at: their texts are in proportion to the document.
+ */
+extern bool json_numbers_fit(const Jsonb *document, size_t max_bytes);
+
+/*
  * The text of a scalar: a string as it is, unquoted; NULL for JSON null.
  * Allocated in the current memory context.
  */

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "attributes.h"
+#include "json.h"
 #include "known_backends.h"
 #include "option_value.h"
 #include "known_event_types.h"
@@ -73,6 +74,28 @@ check_text(const text *value, const char *name, bool required)
 				 required ? 0 : errhint("Leave it out, or pass NULL.")));
 }
 
+/*
+ * Numbers are sent in digits, up to 147,456 of them, whereas 1e100000 takes a
+ * dozen bytes here.  Only a document of so many bytes can go too far by that.
+ */
+#define NUMBER_BYTES 12
+#define NUMBER_DIGITS (128 * 1024 + 16 * 1024)
+#define NUMBERS_MAX (256 * 1024 * 1024)
+#define UNCHECKED_BYTES (NUMBERS_MAX / NUMBER_DIGITS * NUMBER_BYTES)
+
+static void
+check_numbers(const NewEvent *event)
+{
+	if (!event->has_data || toast_raw_datum_size(event->data) <= UNCHECKED_BYTES)
+		return;
+	if (!json_numbers_fit(DatumGetJsonbP(event->data), NUMBERS_MAX))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("data of an event is too long as text"),
+				 errdetail("Its numbers have more than %d digits together.", NUMBERS_MAX),
+				 errhint("Pass numbers with such exponents as strings: \"1e100000\".")));
+}
+
 static void
 check_event(const NewEvent *event)
 {
@@ -80,6 +103,7 @@ check_event(const NewEvent *event)
 	check_text(event->source, "source", true);
 	check_text(event->key, "key", false);
 	check_text(event->subject, "subject", false);
+	check_numbers(event);
 	if (event->has_content && toast_raw_datum_size(event->content) - VARHDRSZ > CONTENT_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),

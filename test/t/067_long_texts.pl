@@ -1,7 +1,7 @@
 # A number of a dozen bytes can have a hundred thousand digits, and is sent in
-# digits.  What is longer than a text can be fails by itself, and so does whatever
-# cannot be written for another reason; a backlog of long texts takes no more
-# memory than others.
+# digits.  What is far longer than it looks is refused when it is published, or
+# fails by itself; so does whatever cannot be written for another reason; and a
+# backlog of long texts takes no more memory than others.
 
 use strict;
 use warnings;
@@ -56,6 +56,19 @@ $session->do(q(
 	INSERT INTO dispatch.backends (name, transport, options, owner) VALUES ('default', 'sql',
 		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}', 'sink')));
 sub got { return sql('SELECT count(*) FROM sink.got WHERE event_type = ?', @_); }
+
+# ---- Refused by publish()
+
+foreach my $document (numbers(2700), '(SELECT jsonb_build_object(\'a\', ' . numbers(2700) . '))')
+{
+	eval { $session->do("SELECT dispatch.publish('refused', 's', $document)") };
+	is($session->state, '54000', 'numbers with 270 million digits are refused');
+	like($@, qr/too long as text.*DETAIL:.*HINT:/s, 'with a detail and a hint');
+}
+is(sql(q(SELECT count(dispatch.publish('many', 's', to_jsonb(ARRAY(
+		SELECT i FROM generate_series(1, 100000) AS i)))))),
+	1, 'many short numbers are not');
+wait_until(sub { got('many') }, 'their delivery');
 
 # ---- One that is longer than a text can be
 
