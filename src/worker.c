@@ -229,10 +229,11 @@ turn_timeout(void)
 	long		timeout = MyWorker.backend ? MyWorker.backend->sleep_time : ERROR_DELAY;
 	bool		may_step = steady_ms_until(MyWorker.next_step) == 0;
 
-	/* News that came in with the last transaction. */
-	if (may_step &&
-		(MyWorker.backends_generation != catalog_backends_generation ||
-		 MyWorker.exceptions_generation != catalog_exceptions_generation))
+	/* News that came in with the last transaction, for those who take it in. */
+	if (may_step && MyWorker.backends_generation != catalog_backends_generation)
+		return 0;
+	if (may_step && MyWorker.delivery != NULL &&
+		MyWorker.exceptions_generation != catalog_exceptions_generation)
 		return 0;
 
 	if (!may_step)
@@ -247,8 +248,9 @@ turn_timeout(void)
 
 		if (wanted >= 0)
 			timeout = Min(timeout, wanted);
-		/* While some are in their window, no others are picked. */
-		if (MyWorker.next_retry != 0 && window_count(MyWorker.delivery->retries) == 0)
+		/* While some are in their window, or nothing new is sent, no others are picked. */
+		if (may_step && !MyWorker.delivery->draining && MyWorker.next_retry != 0 &&
+			window_count(MyWorker.delivery->retries) == 0)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 																   MyWorker.next_retry));
 		if (can_read())
