@@ -39,6 +39,9 @@
 /* The position is stored this long (ms) after it moved. */
 #define SAVE_DELAY 100
 
+/* Of rows that are too many for the queue, more are loaded at this count. */
+#define QUEUE_RELOAD_COUNT (RETRY_QUEUE_MAX / 10 * 9)
+
 /* How long (ms) what is in flight may take when the worker is to end. */
 #define STOP_DELAY 2000
 
@@ -156,7 +159,7 @@ current_state(void)
 	if (MyWorker.delivery->failures > 0)
 		return error_policy(MyWorker.delivery->error_class)->needs_operator ?
 			WORKER_MISCONFIGURED : WORKER_OUTAGE;
-	if (retry_queue_count(MyWorker.queue) > RETRY_QUEUE_MAX)
+	if (MyWorker.queue_is_partial || retry_queue_count(MyWorker.queue) > RETRY_QUEUE_MAX)
 		return WORKER_BLOCKED;
 	return MyWorker.delivery->state == DISPATCH_READY ? WORKER_RUNNING : WORKER_CONNECTING;
 }
@@ -201,7 +204,9 @@ has_room(void)
 {
 	Window	   *window = MyWorker.delivery->window;
 
+	/* Keys of rows that were not loaded are not known, and must not be overtaken. */
 	return !MyWorker.delivery->draining && !MyWorker.must_load_queue &&
+		!MyWorker.queue_is_partial &&
 		retry_queue_count(MyWorker.queue) <= RETRY_QUEUE_MAX &&
 		window_count(window) <= window_limit(window) &&
 		window->bytes <= (Size) setting_batch_bytes * 1024;
@@ -306,7 +311,7 @@ supply(void)
 {
 	if (MyWorker.must_load_queue ||
 		(MyWorker.queue_is_partial &&
-		 retry_queue_count(MyWorker.queue) < RETRY_QUEUE_MAX / 2) ||
+		 retry_queue_count(MyWorker.queue) < QUEUE_RELOAD_COUNT) ||
 		MyWorker.exceptions_generation != catalog_exceptions_generation)
 	{
 		if (!worker_run_step(progress_load_queue, NULL, "read what is to be tried again"))

@@ -104,6 +104,61 @@ eval {
 is(sql('SELECT pending FROM dispatch.backend_status'), 0, 'it goes on when they are settled');
 is(sql('SELECT delivered FROM sink.state'), $LIMIT + 5_000, 'each is delivered, once');
 
+# ---- More rows than the queue holds: events of keys that it does not know wait
+
+$session->do('SELECT dispatch.pause_backend(?)', undef, 'default');
+wait_until(sub { !defined backend_pid($node, 'default') }, 'the end of the worker');
+$session->do('UPDATE sink.state SET delivered = 0');
+$session->do(q(INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, segment,
+		event_type, source, key, data, status, attempts, next_attempt_at)
+	SELECT '1', i, now(), gen_random_uuid(), b.id, -1, 't', 's', CASE i WHEN $1 THEN 'last' END,
+		'1', 'retrying', 1, now() + interval '1 hour'
+	FROM dispatch.backends AS b, generate_series(1, $1) AS i), undef, $LIMIT + 10);
+$session->do(q(UPDATE dispatch.exceptions SET next_attempt_at = now() WHERE id = 1));
+$session->do('SELECT dispatch.resume_backend(?)', undef, 'default');
+wait_until(sub { sql('SELECT delivered FROM sink.state') == 1 }, 'the one that is due');
+$session->do(q(SELECT dispatch.publish('t', 's', '2', key => 'last')));
+sleep 1;
+is(sql('SELECT delivered FROM sink.state'), 1, 'an event does not overtake one that is not loaded');
+is(backend_state($node, 'default'), 'blocked', 'the backend says so');
+$session->do(q(DELETE FROM dispatch.exceptions WHERE id BETWEEN 2 AND 20));
+$session->do('SELECT dispatch.announce_exceptions()');
+wait_until(
+	sub {
+		sql(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'parked'));
+	},
+	'the event behind the one of its key', 30);
+wait_for_state($node, 'default', 'running');
+$session->do(
+	q(UPDATE dispatch.exceptions SET next_attempt_at = now() WHERE status = 'retrying'));
+$session->do('SELECT dispatch.announce_exceptions()');
+eval {
+	wait_until(sub { !sql('SELECT pending FROM dispatch.backend_status') },
+		'all are delivered', 30);
+};
+is(sql('SELECT delivered FROM sink.state'), $LIMIT + 10 - 19 + 1, 'each is delivered, once');
+
+# ---- It goes on by itself when enough of them are settled
+
+$session->do('SELECT dispatch.pause_backend(?)', undef, 'default');
+wait_until(sub { !defined backend_pid($node, 'default') }, 'the end of the worker');
+$session->do(q(INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, segment,
+		event_type, source, data, status, attempts, next_attempt_at)
+	SELECT '1', i, now(), gen_random_uuid(), b.id, -1, 't', 's', '1', 'retrying', 1,
+		now() + CASE WHEN i <= 15000 THEN interval '0' ELSE interval '1 hour' END
+	FROM dispatch.backends AS b, generate_series(1, ?) AS i), undef, $LIMIT + 10);
+$session->do('SELECT dispatch.resume_backend(?)', undef, 'default');
+$session->do(q(SELECT dispatch.publish('t', 's', '3')));
+eval {
+	wait_until(
+		sub {
+			sql(q(SELECT status = 'published' FROM dispatch.events WHERE data = '3'));
+		},
+		'an event behind', 20);
+};
+is($@, '', 'the backend goes on when there is room for all again');
+wait_for_state($node, 'default', 'running');
+
 log_ok($node, qr/could not/);
 $node->stop;
 done_testing();
