@@ -135,7 +135,8 @@ CREATE TABLE dispatch.positions (
 	last_published_at timestamptz,
 	running      boolean     NOT NULL,
 	unclean_ends integer     NOT NULL,
-	suspect      uuid
+	suspect      uuid,
+	dropped      boolean     NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE dispatch.positions IS 'how far each backend is settled; no row: nothing is';
 COMMENT ON COLUMN dispatch.positions.before_snapshot IS 'all events of transactions that it sees are settled';
@@ -144,6 +145,7 @@ COMMENT ON COLUMN dispatch.positions.published IS 'events delivered so far';
 COMMENT ON COLUMN dispatch.positions.running IS 'a worker runs, or has ended without a word';
 COMMENT ON COLUMN dispatch.positions.unclean_ends IS 'workers in a row that ended without a word at this position';
 COMMENT ON COLUMN dispatch.positions.suspect IS 'after two of them: the event that is being sent';
+COMMENT ON COLUMN dispatch.positions.dropped IS 'the backend was dropped: what it has not delivered was given up';
 
 CREATE TABLE dispatch.scheduled (
 	event_id     uuid        NOT NULL PRIMARY KEY,

@@ -6,9 +6,11 @@
  * The functions that configure backends are plain INSERTs and UPDATEs of the
  * table; all rules are here, so that they hold for whoever writes it.
  *
- * Rows of another installation, as a restored dump has them, are taken as
- * they are: transports may be missing here, and nothing is sent for them
- * before dispatch.adopt().  From then on the worker checks what it reads.
+ * Rows that have an identity, as a restored dump has them, are taken as they
+ * are: secrets are in no dump, transports may be missing, and COPY takes all
+ * rows or none.  Nothing is sent for them before dispatch.adopt(), also if the
+ * dump is of this very database: how far they are settled is yet to be loaded.
+ * From then on the worker checks what it reads.
  *
  *-------------------------------------------------------------------------
  */
@@ -323,28 +325,29 @@ static void
 check_insert(NewRow *row)
 {
 	char	   *identity = get_text(row->tuple, row->desc, BACKENDS_IDENTITY);
+	bool		is_ours = strcmp(identity, backends_identity()) == 0;
 
-	if (identity[0] != '\0' && strcmp(identity, backends_identity()) != 0)
+	/* Restored: see the top of the file. */
+	if (identity[0] != '\0' && has_privs_of_role(GetUserId(), owner_of_our_tables()))
 	{
-		/* Restored: see the top of the file. */
-		if (!has_privs_of_role(GetUserId(), owner_of_our_tables()))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("only the owner of dispatch.backends can restore backends of another installation")));
+		if (is_ours)
+			set_column(row, BACKENDS_IDENTITY,
+					   CStringGetTextDatum(psprintf("restored in %s", identity)));
 		return;
 	}
+	if (identity[0] != '\0' && !is_ours)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("only the owner of dispatch.backends can restore backends of another installation")));
 
 	check_name(get_text(row->tuple, row->desc, BACKENDS_NAME));
 	check_owner(get_owner(row->tuple, row->desc),
 				get_text(row->tuple, row->desc, BACKENDS_TRANSPORT));
-	/* A number is taken from somebody else only by who restores a dump. */
-	if (identity[0] == '\0' || !has_privs_of_role(GetUserId(), owner_of_our_tables()))
-	{
-		set_column(row, BACKENDS_ID, Int32GetDatum(next_id()));
-		set_column(row, BACKENDS_IDENTITY, CStringGetTextDatum(backends_identity()));
-		set_column(row, BACKENDS_DROPPING, BoolGetDatum(false));
-		set_column(row, BACKENDS_FORCE_DROP, BoolGetDatum(false));
-	}
+	/* What only who restores a dump may choose. */
+	set_column(row, BACKENDS_ID, Int32GetDatum(next_id()));
+	set_column(row, BACKENDS_IDENTITY, CStringGetTextDatum(backends_identity()));
+	set_column(row, BACKENDS_DROPPING, BoolGetDatum(false));
+	set_column(row, BACKENDS_FORCE_DROP, BoolGetDatum(false));
 	check_options(row);
 }
 

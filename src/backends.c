@@ -174,6 +174,12 @@ backends_remove(int32 id)
 		"DELETE FROM dispatch.scheduled WHERE backend_id OPERATOR(pg_catalog.=) $1",
 		"UPDATE dispatch.exceptions SET status = 'discarded'"
 		" WHERE backend_id OPERATOR(pg_catalog.=) $1 AND status IN ('retrying', 'parked', 'failed')",
+		/* From now on, what it has not delivered is needed by nobody. */
+		"INSERT INTO dispatch.positions (backend_id, before_snapshot, before_id, before_xid,"
+		" upto_snapshot, upto_id, upto_xid, settled_id, published, retried, running,"
+		" unclean_ends, dropped)"
+		" VALUES ($1, '3:3:', 0, '3', '3:3:', 0, '3', 0, 0, 0, false, 0, true)"
+		" ON CONFLICT (backend_id) DO UPDATE SET dropped = true",
 		"DELETE FROM dispatch.backends WHERE id OPERATOR(pg_catalog.=) $1",
 	};
 	Oid			argtype = INT4OID;

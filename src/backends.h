@@ -50,7 +50,7 @@ typedef struct Backend
 	bool		enabled;
 	bool		dropping;
 	bool		force_drop;
-	bool		ours;			/* false: a copy of another installation's row */
+	bool		ours;			/* false: a restored row that was not adopted yet */
 	Ordering	ordering;
 	char	   *owner;			/* name of the role */
 	int			batch_size;

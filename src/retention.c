@@ -14,8 +14,10 @@
  * backend by the *stored* position: what is in the memory of a worker would be
  * forgotten by a crash, and the events missed.  That is checked by transaction:
  * none of the segment's is in progress for, or later than, the tick that a
- * backend's position is after.  Where all segments are in use the current one
- * just grows.
+ * backend's position is after.  A backend whose row is missing was dropped, or
+ * has been lost, as by a restore that went wrong; only in the first case its
+ * position says so, and its events may go.  Where all segments are in use the
+ * current one just grows.
  *
  *-------------------------------------------------------------------------
  */
@@ -177,6 +179,42 @@ retention_rotate(void *arg)
  * ------------------------------------------------------------------------
  */
 
+/* Backends that the segment has events of, and that are missing without having been dropped. */
+static List *
+find_lost_backends(int segment)
+{
+	/* One probe of an index a backend, however many events it has. */
+	char	   *query =
+		psprintf("WITH RECURSIVE present (id) AS ("
+				 " SELECT (SELECT o.backend_id FROM dispatch.outbox_%d AS o"
+				 "  ORDER BY o.backend_id LIMIT 1)"
+				 " UNION ALL"
+				 " SELECT (SELECT o.backend_id FROM dispatch.outbox_%d AS o"
+				 "  WHERE o.backend_id OPERATOR(pg_catalog.>) p.id ORDER BY o.backend_id LIMIT 1)"
+				 " FROM present AS p WHERE p.id IS NOT NULL)"
+				 " SELECT p.id FROM present AS p WHERE p.id IS NOT NULL"
+				 " AND NOT EXISTS (SELECT FROM dispatch.backends AS b"
+				 "  WHERE b.id OPERATOR(pg_catalog.=) p.id)"
+				 " AND NOT EXISTS (SELECT FROM dispatch.positions AS q"
+				 "  WHERE q.backend_id OPERATOR(pg_catalog.=) p.id AND q.dropped)",
+				 segment, segment);
+	List	   *lost = NIL;
+
+	SPI_execute(query, true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		lost = lappend_int(lost, DatumGetInt32(get_column(i, 1)));
+	return lost;
+}
+
+static bool
+is_needed_by(int32 backend_id, int segment)
+{
+	Position	position;
+
+	position_load(backend_id, &position);
+	return late_segment_has(backend_id, position.before, segment);
+}
+
 /* What a segment waits for; NULL: nothing needs it any more. */
 static char *
 find_blocker(int segment, List *backends)
@@ -186,12 +224,14 @@ find_blocker(int segment, List *backends)
 	foreach(lc, backends)
 	{
 		Backend    *backend = lfirst(lc);
-		Position	position;
 
-		position_load(backend->id, &position);
-		if (late_segment_has(backend->id, position.before, segment))
+		if (is_needed_by(backend->id, segment))
 			return psprintf("backend \"%s\" has not delivered all of it", backend->name);
 	}
+	foreach(lc, find_lost_backends(segment))
+		if (is_needed_by(lfirst_int(lc), segment))
+			return psprintf("backend %d, which is missing, has not delivered all of it",
+							lfirst_int(lc));
 	return NULL;
 }
 
@@ -297,7 +337,8 @@ retention_expire(void *arg)
 		"  AND NOT EXISTS (SELECT FROM dispatch.outbox AS o"
 		"   WHERE o.backend_id OPERATOR(pg_catalog.=) x.backend_id"
 		"   AND o.id OPERATOR(pg_catalog.=) x.id) LIMIT $2))", false);
-	SPI_execute("DELETE FROM dispatch.positions AS p WHERE NOT EXISTS ("
+	/* Not of one that is missing: a dump may be on its way in, in any order. */
+	SPI_execute("DELETE FROM dispatch.positions AS p WHERE p.dropped AND NOT EXISTS ("
 				" SELECT FROM dispatch.backends AS b WHERE b.id OPERATOR(pg_catalog.=) p.backend_id)"
 				" AND NOT EXISTS (SELECT FROM dispatch.outbox AS o"
 				"  WHERE o.backend_id OPERATOR(pg_catalog.=) p.backend_id)", false, 0);
