@@ -25,7 +25,6 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -36,11 +35,8 @@
 #include "position.h"
 #include "schedule.h"
 #include "transport.h"
-#include "wake.h"
 
 PG_FUNCTION_INFO_V1(dispatch_check_backend_row);
-PG_FUNCTION_INFO_V1(dispatch_announce_change);
-PG_FUNCTION_INFO_V1(dispatch_announce_exceptions);
 
 /* A row that is about to be written. */
 typedef struct NewRow
@@ -363,7 +359,16 @@ refuse_change(const char *what, const char *hint)
 static void
 check_drop(HeapTuple row, TupleDesc desc, bool force)
 {
-	if (!force && has_undelivered(get_id(row, desc)))
+	if (force)
+		return;
+	/* Transaction numbers of another server do not tell what is undelivered. */
+	if (strcmp(get_text(row, desc, BACKENDS_IDENTITY), backends_identity()) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("backend \"%s\" is not adopted, and may have undelivered events",
+						get_text(row, desc, BACKENDS_NAME)),
+				 errhint("Let this copy of the database deliver them with dispatch.adopt(), or give them up with dispatch.drop_backend(name, force => true).")));
+	if (has_undelivered(get_id(row, desc)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("backend \"%s\" has undelivered events",
@@ -470,30 +475,4 @@ dispatch_check_backend_row(PG_FUNCTION_ARGS)
 		row.tuple = SPI_copytuple(row.tuple);
 	SPI_finish();
 	return PointerGetDatum(row.tuple);
-}
-
-/* Of dispatch.event_types, too. */
-Datum
-dispatch_announce_change(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("dispatch.announce_change() must be called by a trigger")));
-
-	/* At commit: sessions forget what they know, and our processes look. */
-	CacheInvalidateRelcache(trigger->tg_relation);
-	wake_all_at_commit();
-	return PointerGetDatum(NULL);
-}
-
-/* Rows of dispatch.exceptions were changed by somebody else than a worker. */
-Datum
-dispatch_announce_exceptions(PG_FUNCTION_ARGS)
-{
-	exceptions_announce();
-	wake_all_at_commit();
-	PG_RETURN_VOID();
 }

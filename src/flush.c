@@ -38,6 +38,25 @@ typedef struct Request
 	uint32		number;			/* of the request; 0: nobody was asked yet */
 } Request;
 
+/* A restored backend that was not adopted yet: its position says nothing here. */
+static bool
+is_foreign(int32 backend_id)
+{
+	Oid			argtypes[] = {INT4OID, TEXTOID};
+	Datum		args[] = {
+		Int32GetDatum(backend_id), CStringGetTextDatum(backends_identity())
+	};
+	bool		foreign;
+
+	SPI_connect();
+	SPI_execute_with_args("SELECT FROM dispatch.backends WHERE id OPERATOR(pg_catalog.=) $1"
+						  " AND identity OPERATOR(pg_catalog.<>) $2",
+						  2, argtypes, args, NULL, true, 1);
+	foreign = SPI_processed > 0;
+	SPI_finish();
+	return foreign;
+}
+
 /* A backend without a worker, as a paused one, may have nothing to settle. */
 static bool
 has_nothing_left(const Request *request)
@@ -48,7 +67,8 @@ has_nothing_left(const Request *request)
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	position_current(request->backend_id, &position);
-	nothing = position_count_pending(request->backend_id, &position, 1, &oldest) == 0;
+	nothing = !is_foreign(request->backend_id) &&
+		position_count_pending(request->backend_id, &position, 1, &oldest) == 0;
 	PopActiveSnapshot();
 	return nothing;
 }

@@ -140,9 +140,10 @@ finish_drop(const Backend *backend)
 							  XidFromFullTransactionId(ward->dropped_before)))
 		return;
 
+	/* What another installation's position means is not known before adopt(). */
 	position_current(backend->id, &position);
 	ward->is_drained = backend->force_drop ||
-		(position_count_pending(backend->id, &position, 1, &oldest) == 0 &&
+		(backend->ours && position_count_pending(backend->id, &position, 1, &oldest) == 0 &&
 		 exceptions_count_open(backend->id) == 0 && schedule_count(backend->id) == 0);
 	if (!ward->is_drained)
 		return;

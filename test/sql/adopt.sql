@@ -27,11 +27,23 @@ VALUES (1001, 'carried', 'carrier_pigeon', 'another/1', 'regress_gone');
 SELECT dispatch.create_backend('own', 'notify');
 SELECT name, transport, state, pid, pending FROM dispatch.backend_status WHERE name <> 'own' ORDER BY name;
 
+-- What it has cannot be told here, so it is not dropped as an empty one, not
+-- even if the original had begun to.
+INSERT INTO dispatch.backends (id, name, transport, identity, owner, dropping)
+SELECT 1002, 'going', 'notify', 'another/1', current_user, true;
+SELECT dispatch.drop_backend('default');
+DELETE FROM dispatch.backends WHERE name = 'default';
+SELECT dispatch.flush('0 s', 'default');
+SELECT pg_sleep(2);
+SELECT name, state FROM dispatch.backend_status WHERE name = 'going';
+UPDATE dispatch.backends SET force_drop = true WHERE name = 'going';
+SELECT wait_for($$NOT EXISTS (SELECT FROM dispatch.backends WHERE name = 'going')$$);
+
 -- It takes events, which are put aside.
 SELECT dispatch.publish('first', 's', '{"n": 1}', key => 'k') AS event_id \gset
 SELECT dispatch.publish('later', 's', key => 'k', scheduled_at => '2999-01-01') IS NOT NULL AS published;
 SELECT dispatch.publish('own', 's', backend => 'own') IS NOT NULL AS published;
-SELECT dispatch.flush('10 s');
+SELECT dispatch.flush('10 s', 'own');
 SELECT event_type, backend, status, attempts FROM dispatch.events ORDER BY event_type;
 SELECT name, state, pid, pending FROM dispatch.backend_status WHERE name <> 'own' ORDER BY name;
 

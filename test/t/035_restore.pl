@@ -93,11 +93,14 @@ sub publish
 	return;
 }
 
+create_redis_backend($origin, $redis, database => 'app', name => 'old', stream_name => 'old');
+
 publish($app, 'default', 't', 1, 20);
 publish($app, 'paused', 't', 1, 10);
 publish($app, 'sink', 't', 1, 10);
 $app->do('SELECT dispatch.flush()');
-$app->do(q(SELECT dispatch.pause_backend('paused')));
+$app->do(q(SELECT dispatch.pause_backend('paused'), dispatch.pause_backend('old')));
+publish($app, 'old', 't', 1, 3);
 publish($app, 'sink', 'bad', 11, 11);			# key k2
 publish($app, 'sink', 'bad.for.ever', 12, 12);
 $app->do('SELECT dispatch.flush()');
@@ -197,6 +200,16 @@ sub check_copy
 		0, "$what: what is published there does not count as published");
 	is(ask($node, $database, q(SELECT pending FROM dispatch.backend_status WHERE name = 'paused')),
 		32, "$what: it is pending");
+
+	# By the transaction numbers of this server nothing can be told of them.
+	ok(!eval { $session->do(q(SELECT dispatch.drop_backend('old'))); 1 },
+		"$what: a backend that is not adopted cannot be dropped");
+	like($session->errstr, qr/not adopted.*HINT:.*adopt\(\).*force/s, "$what: ... with a hint");
+	is(ask($node, $database, q(SELECT dispatch.flush('0.5 s', 'old'))), 0,
+		"$what: and flush() does not take it for empty");
+	$session->do(q(SELECT dispatch.drop_backend('old', force => true)));
+	my $remains = q(SELECT count(*) FROM dispatch.backends WHERE name = 'old');
+	wait_until(sub { !ask($node, $database, $remains) }, "$what: it can be given up", 20);
 
 	$session->begin_work;
 	$session->do('SELECT dispatch.adopt()');
@@ -304,6 +317,7 @@ foreach my $row ([ 'lower', 0 ], [ 'higher', 60_000 ])
 $_->disconnect foreach $app, $slow, $open;
 $origin->safe_psql('postgres', 'CREATE DATABASE template TEMPLATE app');
 check_copy($origin, 'template', 'TEMPLATE', 1);
+ask($origin, 'app', q(SELECT dispatch.drop_backend('old', force => true)));
 
 # The original is as it was, and goes on.
 is_deeply(status_counts($origin, 'app', 'paused'),
