@@ -7,6 +7,10 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -21,9 +25,18 @@
 
 #include "catalog.h"
 #include "session.h"
+#include "steady.h"
 
-static volatile sig_atomic_t stop_at_once = false;
+/* How long (ms) code of users may go on when it was cancelled by SIGTERM. */
+#define STOP_PATIENCE 1000
+
+/* A timer of our own: those of the server cannot be started by a signal handler. */
+static timer_t patience;
+static bool has_patience = false;
+
+static volatile sig_atomic_t is_users_code = false;
 static volatile sig_atomic_t waits_for_standby = false;
+static volatile SteadyTime stop_requested_at = 0;
 static bool commits_durably = false;
 static int	last_sqlstate = 0;
 
@@ -80,20 +93,53 @@ session_register(const char *main_function, const char *name, const char *type,
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
+/* Makes the timer that sends us another SIGTERM. */
+static void
+create_patience(void)
+{
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGTERM};
+
+	has_patience = timer_create(CLOCK_MONOTONIC, &event, &patience) == 0;
+}
+
+static void
+start_patience(void)
+{
+	struct itimerspec when = {.it_value.tv_sec = STOP_PATIENCE / 1000};
+
+	(void) timer_settime(patience, 0, &when, NULL);
+}
+
+/*
+ * Code of users is cancelled, so that the process can end in good order; if it
+ * does not care for that, the process dies in the middle of it.
+ */
+static void
+stop_users_code(int signal)
+{
+	if (!has_patience || steady_is_past(stop_requested_at, STOP_PATIENCE - 1))
+	{
+		die(signal);
+		return;
+	}
+	QueryCancelPending = true;
+	InterruptPending = true;
+	start_patience();
+}
+
 static void
 handle_sigterm(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
+	if (!ShutdownRequestPending)
+		stop_requested_at = steady_now();
 	ShutdownRequestPending = true;
-	if (stop_at_once)
-		die(postgres_signal_arg);
-	else
-	{
-		if (waits_for_standby)
-			QueryCancelPending = true;
-		SetLatch(MyLatch);
-	}
+	if (is_users_code)
+		stop_users_code(postgres_signal_arg);
+	else if (waits_for_standby)
+		QueryCancelPending = true;
+	SetLatch(MyLatch);
 	errno = save_errno;
 }
 
@@ -101,6 +147,7 @@ void
 session_start(Oid database)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	create_patience();
 	pqsignal(SIGTERM, handle_sigterm);
 	BackgroundWorkerUnblockSignals();
 
@@ -249,9 +296,17 @@ session_stop_requested(void)
 }
 
 void
-session_stop_at_once(bool on)
+session_enter_users_code(void)
 {
-	stop_at_once = on;
-	if (on && ShutdownRequestPending)
-		ProcDiePending = InterruptPending = true;
+	is_users_code = true;
+	/* One that came a moment ago has cancelled nothing. */
+	if (ShutdownRequestPending)
+		stop_users_code(SIGTERM);
+}
+
+void
+session_leave_users_code(void)
+{
+	is_users_code = false;
+	QueryCancelPending = false; /* it was not for what comes now */
 }

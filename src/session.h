@@ -78,9 +78,10 @@ extern void session_pause(long timeout_ms);
 extern bool session_stop_requested(void);
 
 /*
- * While this is on, SIGTERM ends the process at once, as it does with any
- * session: for code of users, which may take for ever.
+ * Around code of users, which may take for ever: SIGTERM cancels it, and ends
+ * the process a second later if it goes on all the same.
  */
-extern void session_stop_at_once(bool on);
+extern void session_enter_users_code(void);
+extern void session_leave_users_code(void);
 
 #endif							/* DISPATCH_SESSION_H */

@@ -328,21 +328,32 @@ sql_send(void *arg, DispatchMessage *message)
 	return true;
 }
 
+/* No outcome: they are to be sent again. */
+static void
+return_chunk(SqlConnection *connection)
+{
+	DispatchHost *host = connection->host;
+
+	for (int i = 0; i < connection->count; i++)
+		host->returned(host, connection->messages[i]);
+	connection->count = 0;
+}
+
 /* The call has failed as a whole. */
 static void
 fail_chunk(SqlConnection *connection, const char *error)
 {
 	DispatchHost *host = connection->host;
-	int			count = connection->count;
 
-	connection->count = 0;
-	if (count == 1)
+	if (connection->count == 1)
+	{
+		connection->count = 0;
 		host->failed(host, connection->messages[0], DISPATCH_EVENT_FAILED, error);
+	}
 	else
 	{
-		for (int i = 0; i < count; i++)
-			host->returned(host, connection->messages[i]);
-		connection->singly = count;
+		connection->singly = connection->count;
+		return_chunk(connection);
 	}
 }
 
@@ -402,6 +413,12 @@ sql_pump(void *arg, DispatchWait *wait)
 
 	if (connection->count == 0)
 		return DISPATCH_READY;
+	if (session_stop_requested())
+	{
+		/* Another worker calls the function, which may take long. */
+		return_chunk(connection);
+		return DISPATCH_READY;
+	}
 	if (connection->singly > 0)
 		connection->singly--;
 
@@ -409,19 +426,21 @@ sql_pump(void *arg, DispatchWait *wait)
 	connection->failures = NIL;
 	connection->is_called = false;
 	connection->nunfit = 0;
-	session_stop_at_once(true);
+	session_enter_users_code();
 	enable_timeout_after(STATEMENT_TIMEOUT, connection->timeout_ms);
 	result = session_run(call_function, connection, &error);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	/* Its session would end; ours does not, nor would its advisory locks. */
 	LockReleaseSession(USER_LOCKMETHOD);
-	session_stop_at_once(false);
+	session_leave_users_code();
 
 	for (int i = 0; i < connection->nunfit; i++)
 		connection->host->failed(connection->host, connection->unfit[i], DISPATCH_EVENT_REJECTED,
 								 "the event has characters that the encoding of the database lacks");
 	if (result == STEP_DONE)
 		settle_chunk(connection);
+	else if (session_stop_requested())
+		return_chunk(connection);	/* it was cancelled, which is no event's fault */
 	else if (result == STEP_ERROR && !connection->is_called)
 	{
 		/* The backend is at fault, not its events. */

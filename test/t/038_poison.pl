@@ -1,5 +1,6 @@
 # An event that kills the worker takes every session of the server with it.  It
-# must be found, and become a dead letter; its neighbours are delivered.
+# must be found, and become a dead letter; its neighbours are delivered.  One that
+# is only in the worker when that is told to end is innocent.
 use strict;
 use warnings;
 
@@ -31,6 +32,9 @@ $node->safe_psql('postgres', qq{
 			open('$marker', 'w').close()
 			failures.append((event['event_id'], 'not yet', False))
 			continue
+		if data == 'slow':
+			while not plpy.execute("SELECT FROM pg_class WHERE relname = 'mended'"):
+				plpy.execute('SELECT pg_sleep(0.1)')
 		if data == 'poison':
 			os.kill(os.getpid(), signal.SIGKILL)
 		insert.execute([json.dumps(data)])
@@ -98,5 +102,28 @@ is(kills($log), 4, 'after as many deaths');
 is(ask(q(SELECT dispatch.flush('30s'))), 't', 'the others are settled');
 is(ask(q(SELECT count(DISTINCT data) FROM got WHERE data #>> '{}' LIKE 'other %')), $n,
 	'and delivered, as they were all the time');
+
+# Workers that are told to end while the function runs, which takes long
+ask(q(SELECT dispatch.publish('t', 's', '"slow"')));
+for (1 .. 4)
+{
+	my $pid;
+
+	wait_until(
+		sub {
+			$pid = ask(q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'dispatch worker'
+				AND xact_start < now() - interval '0.5 s'));
+		},
+		'the function runs', 60);
+	ask("SELECT pg_terminate_backend($pid)");
+	wait_until(sub { !kill 0, $pid }, 'the end of the worker', 5);
+	ask(q(UPDATE dispatch.backends SET retry_delay = retry_delay));	# another, at once
+}
+is(ask(q(SELECT status, attempts FROM dispatch.events WHERE data = '"slow"')), 'pending|0',
+	'an event whose workers were told to end still waits');
+ask('CREATE TABLE mended ()');
+is(ask(q(SELECT dispatch.flush('30s'))), 't', 'it is settled');
+is(ask(q(SELECT count(*) FROM got WHERE data = '"slow"')), '1', 'and delivered');
+is(ask(q(SELECT count(*) FROM dispatch.dead_letters)), '2', 'and no dead letter');
 $node->stop;
 done_testing();

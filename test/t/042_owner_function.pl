@@ -214,6 +214,6 @@ sleep 0.5;
 
 my $started = time;
 $node->stop('fast');
-cmp_ok(time - $started, '<', 8, 'so does stop -m fast');
+cmp_ok(time - $started, '<', 4, 'so does stop -m fast');
 log_ok($node, qr/FATAL:.*(?<!due to administrator command)$/);
 done_testing();
