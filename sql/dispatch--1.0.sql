@@ -162,7 +162,7 @@ CREATE TABLE dispatch.scheduled (
 	attributes   jsonb,
 	content      bytea
 );
-CREATE INDEX scheduled_due_idx ON dispatch.scheduled (scheduled_at);
+CREATE INDEX scheduled_due_idx ON dispatch.scheduled (backend_id, scheduled_at, event_id);
 COMMENT ON TABLE dispatch.scheduled IS 'events that are not due yet; they move to the outbox when they are';
 
 -- A whole copy of an event, and what has become of it.

@@ -25,7 +25,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/timestamp.h"
 
 #include "backends.h"
 #include "schedule.h"
@@ -72,8 +71,6 @@ is_ours_already(void)
 Datum
 dispatch_adopt(PG_FUNCTION_ARGS)
 {
-	TimestampTz next;
-
 	SPI_connect();
 	if (is_ours_already())
 	{
@@ -96,9 +93,7 @@ dispatch_adopt(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	/* What is put aside goes before what is published from now on. */
-	do
-		schedule_release(&next);
-	while (next != 0 && next <= GetCurrentTimestamp());
+	schedule_release_all();
 	wake_all_at_commit();
 	ereport(LOG,
 			(errmsg("dispatch: this copy of database \"%s\" was adopted and delivers from now on",

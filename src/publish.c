@@ -297,8 +297,6 @@ publish_event(const NewEvent *given, pg_uuid_t *event_id)
 	set_pointer(values, nulls, OUTBOX_ATTRIBUTES, event.attributes);
 	set_column(values, nulls, OUTBOX_CONTENT, event.content, !event.has_content);
 
-	wake_worker_at_commit(backend->id);
-
 	/*
 	 * In a copy that was not adopted, positions are in the numbers of another
 	 * installation: this event could look delivered by them.
@@ -306,10 +304,13 @@ publish_event(const NewEvent *given, pg_uuid_t *event_id)
 	if (event.scheduled_at > now || !backend->is_ours)
 	{
 		outbox_schedule(values, nulls, Max(event.scheduled_at, now));
-		wake_all_at_commit();	/* the manager must learn when it is due */
+		wake_manager_at_commit();	/* it must learn when it is due */
 	}
 	else
+	{
 		outbox_append(values, nulls);
+		wake_worker_at_commit(backend->id);
+	}
 }
 
 /* ------------------------------------------------------------------------

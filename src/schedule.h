@@ -16,6 +16,9 @@
  */
 extern void schedule_release(void *arg);
 
+/* Moves all that are due, in the current transaction. */
+extern void schedule_release_all(void);
+
 /* How many events of a backend wait for their time. */
 extern int64 schedule_count(int32 backend_id);
 

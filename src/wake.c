@@ -27,6 +27,7 @@
 static int32 noted[MAX_NOTED];
 static int	nnoted = 0;
 static bool wake_everybody = false;
+static bool wake_manager = false;
 static bool wake_launcher = false;
 
 /* A database without a manager is news to the launcher. */
@@ -50,17 +51,16 @@ announce_database(void)
 static void
 wake_at_end_of_xact(XactEvent event, void *arg)
 {
-	if (nnoted == 0 && !wake_everybody && !wake_launcher)
+	if (nnoted == 0 && !wake_everybody && !wake_manager && !wake_launcher)
 		return;
 
 	if (event == XACT_EVENT_COMMIT && Slots != NULL)
 	{
 		announce_database();
-		if (wake_everybody)
-		{
+		if (wake_everybody || wake_manager)
 			slots_wake_manager(MyDatabaseId);
+		if (wake_everybody)
 			slots_wake_workers(MyDatabaseId);
-		}
 		for (int i = 0; i < nnoted; i++)
 			slots_wake_worker(MyDatabaseId, noted[i]);
 	}
@@ -70,6 +70,7 @@ wake_at_end_of_xact(XactEvent event, void *arg)
 	{
 		nnoted = 0;
 		wake_everybody = false;
+		wake_manager = false;
 		wake_launcher = false;
 	}
 }
@@ -96,6 +97,12 @@ void
 wake_all_at_commit(void)
 {
 	wake_everybody = true;
+}
+
+void
+wake_manager_at_commit(void)
+{
+	wake_manager = true;
 }
 
 void

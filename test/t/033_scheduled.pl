@@ -146,6 +146,39 @@ wait_until(sub { !sql(q(SELECT count(*) FROM dispatch.backends WHERE name = 'oth
 	'the forced drop');
 is(sql('SELECT count(*) FROM dispatch.scheduled'), 0, 'force: they are given up');
 
+# ---- Very many: no look is at all of them
+
+$session->do(q(SELECT dispatch.publish('t', 's', to_jsonb(i),
+	scheduled_at => now() + interval '1 day' + i * interval '1 s')
+	FROM generate_series(1, 100000) AS i));
+sleep 1;
+my @pids = map { process_ids($node, $_) } qw(manager worker);
+my $before = cpu_seconds(@pids);
+foreach (1 .. 60)
+{
+	publish_at("now() + interval '2 days'", '"one more"');
+	sleep 0.02;
+}
+cmp_ok(cpu_seconds(@pids) - $before, '<', 0.4, 'one more of 100,000 costs nobody a look at all');
+
+$session->do('CREATE DATABASE copy');
+my $copy = session($node, 'copy');
+$copy->do('CREATE EXTENSION dispatch');
+$copy->do(q(INSERT INTO dispatch.backends (id, name, transport, identity, owner)
+	SELECT 1, 'default', 'notify', 'another/1', current_user));
+$copy->do(q(INSERT INTO dispatch.outbox_0 (xid, id, created_at, event_id, backend_id, segment,
+		event_type, source, data)
+	SELECT '5', i, now(), gen_random_uuid(), 1, 0, 't', 's', to_jsonb(i)
+	FROM generate_series(1, 200000) AS i));
+my $started = time;
+$copy->do('SELECT dispatch.adopt()');
+cmp_ok(time - $started, '<', 10, 'adopt() of 200,000 undelivered events takes seconds');
+is($copy->selectrow_array(q(SELECT count(*) FROM dispatch.outbox)), 200_000, 'and moves them all');
+is($copy->selectrow_array(q(SELECT count(*) FROM (
+	SELECT data::int < lag(data::int) OVER (ORDER BY id) AS backwards FROM dispatch.outbox) AS o
+	WHERE backwards)), 0, 'in their order');
+$copy->disconnect;
+
 log_ok($node);
 $node->stop;
 done_testing();
