@@ -319,10 +319,11 @@ retention_expire(void *arg)
 	SPI_connect();
 	param_add_seconds(&failed, setting_failed_retention);
 	param_add(&failed, INT4OID, Int32GetDatum(EXPIRE_MAX), false);
+	/* Once more "failed": retry() may have been faster, and we have waited for it. */
 	params_run(&failed,
 		"UPDATE dispatch.exceptions SET status = 'expired', data = NULL, options = NULL,"
 		" attributes = NULL, content = NULL"
-		" WHERE event_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT event_id FROM dispatch.exceptions"
+		" WHERE status = 'failed' AND event_id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT event_id FROM dispatch.exceptions"
 		"  WHERE status = 'failed' AND last_failed_at OPERATOR(pg_catalog.<)"
 		"   (pg_catalog.now() OPERATOR(pg_catalog.-) $1) LIMIT $2))", false);
 
