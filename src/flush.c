@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -30,12 +31,16 @@ PG_FUNCTION_INFO_V1(dispatch_flush);
 
 #define POLL_MS 2
 
+/* Where there is no worker, tables are read: so much less often. */
+#define TABLES_POLL_MS 50
+
 /* A backend that has to answer. */
 typedef struct Request
 {
 	int32		backend_id;
 	uint32		generation;		/* of the slot that was asked */
 	uint32		number;			/* of the request; 0: nobody was asked yet */
+	SteadyTime	looked_at;		/* in the tables; 0: never */
 } Request;
 
 /* A restored backend that was not adopted yet: its position says nothing here. */
@@ -59,17 +64,27 @@ is_foreign(int32 backend_id)
 
 /* A backend without a worker, as a paused one, may have nothing to settle. */
 static bool
-has_nothing_left(const Request *request)
+has_nothing_left(Request *request)
 {
+	MemoryContext context;
+	MemoryContext old;
 	Position	position;
 	TimestampTz oldest;
 	bool		nothing;
 
+	if (request->looked_at != 0 && !steady_is_past(request->looked_at, TABLES_POLL_MS))
+		return false;
+	request->looked_at = steady_now();
+	context = AllocSetContextCreate(CurrentMemoryContext, "dispatch flush",
+									ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
 	PushActiveSnapshot(GetLatestSnapshot());
 	position_current(request->backend_id, &position);
 	nothing = !is_foreign(request->backend_id) &&
 		position_count_pending(request->backend_id, &position, 1, &oldest) == 0;
 	PopActiveSnapshot();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 	return nothing;
 }
 
