@@ -108,12 +108,10 @@ void
 progress_load_queue(void *arg)
 {
 	List	   *exceptions;
-	uint64		generation;
+	uint64		generation = catalog_exceptions_generation;
 	MemoryContext old;
 
 	/* Known only when they were read: a change must not be lost with an error. */
-	catalog_get();
-	generation = catalog_exceptions_generation;
 	exceptions = exceptions_read_open(MyWorker.backend_id, RETRY_QUEUE_MAX + 1);
 	MyWorker.exceptions_generation = generation;
 	MyWorker.queue_is_partial = list_length(exceptions) > RETRY_QUEUE_MAX;

@@ -232,6 +232,12 @@ session_run(void (*step) (void *arg), void *arg, const char **error)
 		StartTransactionCommand();
 		if (catalog_lock_extension())
 		{
+			/*
+			 * Looking our tables up can take locks, and with them in what was
+			 * committed.  The snapshot must see that, or a step notes as read
+			 * what it has not.
+			 */
+			(void) catalog_get();
 			PushActiveSnapshot(GetTransactionSnapshot());
 			step(arg);
 			PopActiveSnapshot();

@@ -19,12 +19,10 @@ static void
 read_backend(void *arg)
 {
 	Backend   **result = arg;
-	uint64		generation;
+	uint64		generation = catalog_backends_generation;
 	MemoryContext old = MemoryContextSwitchTo(MyWorker.next_context);
 
 	/* Known only when it was read: a change must not be lost with an error. */
-	catalog_get();
-	generation = catalog_backends_generation;
 	*result = backends_read(MyWorker.backend_id);
 	MyWorker.backends_generation = generation;
 	MemoryContextSwitchTo(old);
