@@ -48,10 +48,12 @@ $session->do(q(
 	CREATE SCHEMA sink AUTHORIZATION sink;
 	SET ROLE sink;
 	CREATE TABLE sink.got (event_type text, length int);
+	CREATE TABLE sink.refused (event_type text);
 	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
 	LANGUAGE sql AS $$
 		INSERT INTO sink.got SELECT event_type, length(body) FROM unnest(events);
-		SELECT NULL::uuid, NULL, NULL::boolean WHERE false $$;
+		SELECT event_id, 'refused', false FROM unnest(events)
+		WHERE event_type IN (SELECT r.event_type FROM sink.refused AS r) $$;
 	RESET ROLE;
 	INSERT INTO dispatch.backends (name, transport, options, owner) VALUES ('default', 'sql',
 		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}', 'sink')));
@@ -111,7 +113,19 @@ is(got('long'), 40, 'a backlog of long events is delivered');
 is(sql(q(SELECT count(*) FROM sink.got WHERE event_type = 'long' AND length > ?), 100 * $DIGITS),
 	40, 'all their digits');
 cmp_ok($most, '<', 250 * 1024 * 1024, 'it takes the memory of a few at a time');
-note("peak: $most");
+
+# ---- A backlog of them that is tried again
+
+$session->do(q(INSERT INTO sink.refused VALUES ('again')));
+$session->do("SELECT count(dispatch.publish('again', 's', data))
+	FROM generate_series(1, 20), LATERAL " . numbers(100) . ' AS n (data)');
+wait_until(sub { sql('SELECT count(*) FROM dispatch.dead_letters') == 20 }, 'dead letters', 30);
+$session->do('TRUNCATE sink.refused, sink.got');
+is(sql('SELECT dispatch.retry_failed()'), 20, 'all are tried again');
+eval { wait_until(sub { got('again') == 20 }, 'their delivery', 30) };
+is(got('again'), 20, 'they are delivered');
+cmp_ok(peak($worker), '<', 250 * 1024 * 1024, 'with the memory of a few at a time');
+is(sql('SELECT count(*) FROM dispatch.dead_letters'), 0, 'none is left');
 
 # ---- What cannot be written, for a reason that is nobody's business
 
