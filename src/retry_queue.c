@@ -37,6 +37,13 @@ struct RetryQueue
 	int			allocated;
 	Item	   *items;			/* by id */
 	uint32		keys[KEY_COUNTERS]; /* items by hash of their key */
+
+	/* The last look at all of them; nothing has changed since. */
+	bool		is_scanned;
+	Ordering	ordering;
+	long		longest_delay;
+	TimestampTz scanned_at;
+	TimestampTz next_due;
 };
 
 RetryQueue *
@@ -104,6 +111,7 @@ retry_queue_add(RetryQueue *queue, const Exception *exception, bool busy)
 {
 	int			place = place_of(queue, exception);
 
+	queue->is_scanned = false;
 	if (queue->count == queue->allocated)
 	{
 		queue->allocated *= 2;
@@ -124,6 +132,7 @@ retry_queue_note(RetryQueue *queue, const Exception *exception)
 {
 	Item	   *item = find(queue, exception);
 
+	queue->is_scanned = false;
 	if (item != NULL)
 		item->exception = *exception;
 }
@@ -133,6 +142,7 @@ retry_queue_put_back(RetryQueue *queue, const Exception *exception)
 {
 	Item	   *item = find(queue, exception);
 
+	queue->is_scanned = false;
 	if (item == NULL)
 		return;
 	item->exception = *exception;
@@ -142,6 +152,7 @@ retry_queue_put_back(RetryQueue *queue, const Exception *exception)
 static void
 remove_item(RetryQueue *queue, Item *item)
 {
+	queue->is_scanned = false;
 	count_key(queue, &item->exception, -1);
 	item->gone = true;
 	queue->ngone++;
@@ -177,6 +188,7 @@ retry_queue_match(RetryQueue *queue, List *exceptions)
 {
 	ListCell   *lc;
 
+	queue->is_scanned = false;
 	for (int i = 0; i < queue->count; i++)
 		queue->items[i].matched = queue->items[i].busy;
 	foreach(lc, exceptions)
@@ -198,6 +210,19 @@ retry_queue_match(RetryQueue *queue, List *exceptions)
 	compact(queue);
 }
 
+/*
+ * Would a look find what the last one has left: nothing?  There may be 100,000
+ * events, and a worker has a turn for each batch.
+ */
+static bool
+is_nothing_due(const RetryQueue *queue, Ordering ordering, TimestampTz now, long longest_delay)
+{
+	return queue->is_scanned && queue->ordering == ordering &&
+		queue->longest_delay == longest_delay &&
+		now >= queue->scanned_at &&		/* the clock was not set back */
+		(queue->next_due == 0 || now < queue->next_due);
+}
+
 List *
 retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now, long longest_delay,
 				 int maximum, TimestampTz *next_due)
@@ -205,6 +230,9 @@ retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now, long lon
 	bool		held[KEY_COUNTERS] = {0};
 	List	   *picked = NIL;
 
+	*next_due = queue->next_due;
+	if (is_nothing_due(queue, ordering, now, longest_delay))
+		return NIL;
 	*next_due = 0;
 	for (int i = 0; i < queue->count && list_length(picked) < maximum; i++)
 	{
@@ -237,5 +265,10 @@ retry_queue_pick(RetryQueue *queue, Ordering ordering, TimestampTz now, long lon
 			(is_ordered && (exception->status != EXCEPTION_PARKED ||
 							ordering == ORDER_STRICT || !is_due));
 	}
+	queue->is_scanned = picked == NIL;
+	queue->ordering = ordering;
+	queue->longest_delay = longest_delay;
+	queue->scanned_at = now;
+	queue->next_due = *next_due;
 	return picked;
 }
