@@ -103,6 +103,18 @@ attach(const ProcessArgs *args)
 }
 
 /*
+ * Has the step that failed succeeded?  Or is it not needed any more: then it has
+ * not been tried again when it was time to, and others have done well since, for
+ * as long as that was.
+ */
+static bool
+is_over(const char *what)
+{
+	return strcmp(MyWorker.failing_step, what) == 0 ||
+		steady_now() - MyWorker.next_step > MyWorker.next_step - MyWorker.failed_at;
+}
+
+/*
  * Runs a step; false if it failed.  The same trouble is logged once, and tried
  * again less and less often.
  */
@@ -115,11 +127,11 @@ worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 	switch (session_run(step, arg, &error))
 	{
 		case STEP_DONE:
-			if (MyWorker.errors == 0 || strcmp(MyWorker.failing_step, what) != 0)
+			if (MyWorker.errors == 0 || !is_over(what))
 				return true;
 			worker_log(LOG,
 					   (errmsg("dispatch worker for backend %d can %s again",
-							   MyWorker.backend_id, what)));
+							   MyWorker.backend_id, MyWorker.failing_step)));
 			MyWorker.errors = 0;
 			return true;
 		case STEP_NO_EXTENSION:
@@ -128,11 +140,12 @@ worker_run_step(void (*step) (void *arg), void *arg, const char *what)
 			break;
 	}
 	/* Steps that fail in one turn do so for one reason. */
-	if (MyWorker.errors > 0 && MyWorker.failed_turn == MyWorker.turn_time)
+	if (MyWorker.errors > 0 && MyWorker.failed_turn == MyWorker.turn)
 		return false;
 	is_news = MyWorker.errors == 0 || strcmp(MyWorker.failing_step, what) != 0;
 	MyWorker.errors++;
-	MyWorker.failed_turn = MyWorker.turn_time;
+	MyWorker.failed_turn = MyWorker.turn;
+	MyWorker.failed_at = steady_now();
 	MyWorker.next_step = steady_in(backoff_delay(MyWorker.errors, ERROR_DELAY, ERROR_MAX_DELAY));
 	report_error(&MyWorker.report, error);
 	if (is_news)
@@ -334,6 +347,7 @@ turn(void)
 	bool		may_step;
 
 	MemoryContextReset(CurrentMemoryContext);
+	MyWorker.turn++;
 	MyWorker.turn_time = steady_now();
 	may_step = steady_ms_until(MyWorker.next_step) == 0;
 
@@ -422,6 +436,7 @@ finish(void)
 static void
 wait_to_begin(void)
 {
+	MyWorker.turn++;
 	MyWorker.turn_time = steady_now();
 	session_wait(-1, 0, turn_timeout(), PG_WAIT_EXTENSION);
 	if (session_stop_requested() || MyWorker.slot->stop)

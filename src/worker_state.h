@@ -31,7 +31,8 @@ typedef struct Worker
 {
 	WorkerSlot *slot;
 	int32		backend_id;		/* of the backend that is served */
-	SteadyTime	turn_time;		/* of this turn of the loop */
+	uint64		turn;			/* of the loop, counted */
+	SteadyTime	turn_time;		/* when it began, or its events were sent */
 
 	/* Configuration, and what is made of it. */
 	MemoryContext config_context;	/* of the next two */
@@ -65,7 +66,8 @@ typedef struct Worker
 
 	/* Trouble with our own tables. */
 	int			errors;			/* turns in which a step failed, in a row */
-	SteadyTime	failed_turn;	/* turn_time of the last of them */
+	uint64		failed_turn;	/* the last of them */
+	SteadyTime	failed_at;
 	const char *failing_step;	/* what the last of them was for */
 	SteadyTime	next_step;		/* no step before */
 
