@@ -331,36 +331,29 @@ merge_close(Merge *merge)
  */
 
 void
-cursor_read(Cursor *cursor, int max_events, Size max_bytes,
-			List **events, XLogRecPtr *lsn)
+cursor_read(Cursor *cursor, bool (*take) (Event *event, void *arg), void *arg,
+			XLogRecPtr *lsn)
 {
 	Merge		merge;
 	Source	   *source;
 	FullTransactionId xid = InvalidFullTransactionId;
-	int			nevents = 0;
-	Size		nbytes = 0;
+	bool		wants_more = true;
 
 	merge_open(&merge, cursor);
 	cursor->next_read_id = cursor->read_id;
 	while ((source = merge_first(&merge)) != NULL)
 	{
-		Event	   *event;
-
 		/* Equal ids exist if the sequence was set back: never part them. */
-		if ((nevents >= max_events || nbytes >= max_bytes) &&
-			source->id != cursor->next_read_id)
+		if (!wants_more && source->id != cursor->next_read_id)
 			break;
 
-		event = outbox_read_event(source->row);
-		*events = lappend(*events, event);
-		nevents++;
-		nbytes += outbox_event_size(event);
 		cursor->next_read_id = source->id;
 		if (!FullTransactionIdEquals(xid, source->xid))
 		{
 			xid = source->xid;
 			*lsn = Max(*lsn, durability_commit_lsn(xid));
 		}
+		wants_more = take(outbox_read_event(source->row), arg);
 		merge_next(&merge);
 	}
 	cursor->next_at_end = source == NULL;
@@ -372,13 +365,6 @@ cursor_accept(Cursor *cursor)
 {
 	cursor->read_id = cursor->next_read_id;
 	cursor->at_end = cursor->next_at_end;
-}
-
-void
-cursor_accept_upto(Cursor *cursor, int64 id)
-{
-	cursor->read_id = id;
-	cursor->at_end = false;
 }
 
 int64

@@ -37,21 +37,20 @@ extern bool cursor_at_end(const Cursor *cursor);
 extern bool cursor_advance(Cursor *cursor, uint32 flush_request);
 
 /*
- * Reads on from where the last accepted read stopped, as far as max_events and
- * about max_bytes go (at least one event).  Appends Event pointers, allocated
- * in the current context, to *events, and raises *lsn to where WAL must be
- * flushed before any of them may leave the machine.  Needs a transaction with
- * an active snapshot that is no older than the newer tick.
+ * Reads on from where the last accepted read stopped.  Calls take() for each
+ * event, which is allocated in the current context, until that wants no more;
+ * of events with the same id it gets all the same.  Raises *lsn to where WAL
+ * must be flushed before any of them may leave the machine.  Needs a
+ * transaction with an active snapshot that is no older than the newer tick.
  */
-extern void cursor_read(Cursor *cursor, int max_events, Size max_bytes,
-						List **events, XLogRecPtr *lsn);
+extern void cursor_read(Cursor *cursor, bool (*take) (Event *event, void *arg), void *arg,
+						XLogRecPtr *lsn);
 
 /*
- * The events that were read last are in safe hands: all of them, or those up to
- * an id.  The others, or all without this, as after an error, are read again.
+ * The events that were read last are in safe hands.  Without this, as after an
+ * error, they are read again.
  */
 extern void cursor_accept(Cursor *cursor);
-extern void cursor_accept_upto(Cursor *cursor, int64 id);
 
 /*
  * Counts the events that are left, exactly up to a maximum, beyond it by an

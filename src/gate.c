@@ -44,12 +44,13 @@ struct Gates
 {
 	const DispatchTransport *transport;
 	HTAB	   *table;
+	bool		any;			/* is there one? */
 };
 
 Gates *
 gates_create(const DispatchTransport *transport)
 {
-	Gates	   *gates = palloc_object(Gates);
+	Gates	   *gates = palloc0_object(Gates);
 	HASHCTL		info = {.keysize = sizeof(uint64), .entrysize = sizeof(Gate),
 	.hcxt = CurrentMemoryContext};
 
@@ -83,7 +84,7 @@ gate_of(const Gates *gates, const Entry *entry, HASHACTION action)
 	uint64		destination;
 
 	/* Nearly always. */
-	if (action != HASH_ENTER && hash_get_num_entries(gates->table) == 0)
+	if (action != HASH_ENTER && !gates->any)
 		return NULL;
 	destination = destination_of(gates, entry);
 	return hash_search(gates->table, &destination, action, NULL);
@@ -137,7 +138,8 @@ gates_unsent_all(Gates *gates)
 void
 gates_opened(Gates *gates, const Entry *entry)
 {
-	gate_of(gates, entry, HASH_REMOVE);
+	if (gate_of(gates, entry, HASH_REMOVE) != NULL)
+		gates->any = hash_get_num_entries(gates->table) > 0;
 }
 
 void
@@ -151,6 +153,7 @@ gates_closed(Gates *gates, const Entry *entry, long ms, const char *reason)
 			return;
 		gate = gate_of(gates, entry, HASH_ENTER);
 		gate->probe = NULL;
+		gates->any = true;
 	}
 	/* The answers of those that went before the probe tell nothing of it. */
 	if (gate->probe == entry)

@@ -20,6 +20,7 @@
 #include "error_class.h"
 #include "exceptions.h"
 #include "message.h"
+#include "outbox.h"
 #include "session.h"
 #include "settings.h"
 #include "worker_state.h"
@@ -39,14 +40,14 @@
 typedef struct ReadStep
 {
 	Batch	   *batch;
-	List	   *picked;			/* of Exception, for retries */
+	List	   *picked;			/* of Exception, for retries; NIL: the log is read */
 	List	   *entries;
-	bool		is_cut;			/* entries are the first of what was read */
+	Size		bytes;			/* of their events */
 	bool		has_unmade;		/* the step has failed for an event's sake */
 	XLogRecPtr	lsn;
 } ReadStep;
 
-/* An event whose message could not be made: see make_batch(). */
+/* An event whose message could not be made: see read_batch(). */
 typedef struct Unmade
 {
 	pg_uuid_t	event_id;
@@ -136,38 +137,42 @@ make_message(Entry *entry)
 }
 
 /*
- * Makes the entries of events that were read.  Messages can be thousands of
- * times as long as their events: when they are too many, those that are left
- * are read again, with later ones.
+ * Makes the entry of an event that was read, with its message, while the event
+ * is in the processor's caches.  Returns whether there is room for another one.
+ * Messages can be thousands of times as long as their events, and are counted
+ * by themselves.
  */
-static void
-make_entries(ReadStep *read, List *events, bool is_retry)
+static bool
+take_event(Event *event, void *arg)
 {
-	MemoryContext context = read->batch->context;
-	Size		limit = MemoryContextMemAllocated(context, true) +
-		(Size) setting_batch_bytes * 1024;
-	int64		last_id = 0;
+	ReadStep   *read = arg;
+	Size		batch_bytes = (Size) setting_batch_bytes * 1024;
+	Size		max_bytes = read->picked == NIL ? Min(batch_bytes, READ_BYTES) : batch_bytes;
+	Entry	   *entry = palloc0_object(Entry);
+
+	entry->event = event;
+	entry->is_retry = read->picked != NIL;
+	make_message(entry);
+	read->entries = lappend(read->entries, entry);
+	read->bytes += outbox_event_size(event);
+	return list_length(read->entries) < MyWorker.backend->batch_size &&
+		read->bytes < max_bytes &&
+		MemoryContextMemAllocated(read->batch->context, true) < max_bytes + batch_bytes;
+}
+
+static void
+read_entries(ReadStep *read)
+{
 	ListCell   *lc;
 
-	foreach(lc, events)
+	if (read->picked == NIL)
 	{
-		Event	   *event = lfirst(lc);
-		Entry	   *entry;
-
-		/* Those of equal ids are never parted: see cursor_read(). */
-		if (read->entries != NIL && event->id != last_id &&
-			MemoryContextMemAllocated(context, true) > limit)
-		{
-			read->is_cut = true;
-			return;
-		}
-		last_id = event->id;
-		entry = palloc0_object(Entry);
-		entry->event = event;
-		entry->is_retry = is_retry;
-		make_message(entry);
-		read->entries = lappend(read->entries, entry);
+		cursor_read(MyWorker.cursor, take_event, read, &read->lsn);
+		return;
 	}
+	foreach(lc, exceptions_read_events(read->picked, (Size) setting_batch_bytes * 1024))
+		if (!take_event(lfirst(lc), read))
+			return;
 }
 
 /*
@@ -176,11 +181,13 @@ make_entries(ReadStep *read, List *events, bool is_retry)
  * failed when it is read again, which is at once.
  */
 static void
-make_batch(ReadStep *read, List *events, bool is_retry)
+read_batch(ReadStep *read)
 {
+	MemoryContext old = MemoryContextSwitchTo(read->batch->context);
+
 	PG_TRY();
 	{
-		make_entries(read, events, is_retry);
+		read_entries(read);
 	}
 	PG_CATCH();
 	{
@@ -193,6 +200,7 @@ make_batch(ReadStep *read, List *events, bool is_retry)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	MemoryContextSwitchTo(old);
 }
 
 /* They are in safe hands now: they go into their window. */
@@ -222,8 +230,6 @@ static void
 read_events(void *arg)
 {
 	ReadStep   *read = arg;
-	List	   *events = NIL;
-	MemoryContext old;
 
 	/*
 	 * This transaction may have brought news of the configuration, or of events
@@ -244,11 +250,7 @@ read_events(void *arg)
 	read->batch = window_begin_batch(MyWorker.delivery->window,
 									 cursor_before(MyWorker.cursor),
 									 cursor_upto(MyWorker.cursor));
-	old = MemoryContextSwitchTo(read->batch->context);
-	cursor_read(MyWorker.cursor, MyWorker.backend->batch_size,
-				Min((Size) setting_batch_bytes * 1024, READ_BYTES), &events, &read->lsn);
-	make_batch(read, events, false);
-	MemoryContextSwitchTo(old);
+	read_batch(read);
 }
 
 /* Reads a batch into the window. */
@@ -282,23 +284,16 @@ supply_events(void)
 	durability_flush(read.lsn);
 
 	add_entries(MyWorker.delivery->window, &read);
-	if (read.is_cut)
-		cursor_accept_upto(MyWorker.cursor, ((Entry *) llast(read.entries))->event->id);
-	else
-		cursor_accept(MyWorker.cursor);
+	cursor_accept(MyWorker.cursor);
 }
 
 static void
 read_retries(void *arg)
 {
 	ReadStep   *read = arg;
-	MemoryContext old;
 
 	read->batch = window_begin_batch(MyWorker.delivery->retries, NULL, NULL);
-	old = MemoryContextSwitchTo(read->batch->context);
-	make_batch(read, exceptions_read_events(read->picked,
-											(Size) setting_batch_bytes * 1024), true);
-	MemoryContextSwitchTo(old);
+	read_batch(read);
 }
 
 /* The exception of an event, among those that were picked. */

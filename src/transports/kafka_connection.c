@@ -3,15 +3,14 @@
  * kafka_connection.c
  *	  From reports to outcomes: connecting, timeouts, ending.
  *
- * A connection to Kafka is a producer, which connects to as many brokers as it
- * needs, again and again, by itself.  It is ready for messages when a broker has
- * let it in, and it ends when the producer has (kafka.h says why it must), when
- * the brokers do not want us, or when nothing is confirmed for too long.
+ * A connection is a producer, which connects to as many brokers as it needs by
+ * itself.  It is ready when a broker has let it in, and it ends when the producer
+ * has (kafka.h says why it must), when the brokers do not want us, or when nothing
+ * is confirmed for too long.
  *
  * It ends in two steps.  First nothing more is sent, and what is under way gets
- * a moment to be confirmed, for what is not would be written twice.  Then the
- * producer is destroyed; only now, as it has no message any more, outcomes are
- * reported of those that it had not done with.
+ * a moment to be confirmed, for else it is written twice.  Then the producer is
+ * destroyed; only now outcomes are reported of what it had not done with.
  *
  *-------------------------------------------------------------------------
  */
@@ -50,7 +49,7 @@ struct KafkaConnection
 	KafkaPhase	phase;
 	int64		message_timeout;	/* milliseconds, as are all of these: */
 	int64		connect_timeout;
-	int64		now;
+	int64		now;			/* 0: to be looked at */
 	int64		deadline;		/* of PHASE_CONNECTING and PHASE_ENDING */
 	int64		delivered_at;	/* when the last one was */
 	int64		down_since;		/* all brokers are; 0: not known to be */
@@ -273,7 +272,8 @@ kafka_connection_send(void *connection, DispatchMessage *message)
 	/* A new producer is needed, and comes when nothing is in flight. */
 	if (kafka_topics_count(conn->topics) > MAX_TOPICS && conn->flights.count > 0)
 		return false;
-	conn->now = clock_ms();
+	if (conn->now == 0)
+		conn->now = clock_ms();
 	topic = kafka_topic_open(conn->topics, kafka_message_topic(message), conn->now, &text);
 	if (topic == NULL)
 	{
@@ -494,5 +494,6 @@ kafka_connection_pump(void *connection, DispatchWait *wait)
 	wait->fd = kafka_producer_fd(conn->producer);
 	wait->events = WL_SOCKET_READABLE;
 	wait->timeout_ms = next < 0 ? -1 : Max(next - conn->now, 0);
+	conn->now = 0;
 	return conn->phase == PHASE_READY ? DISPATCH_READY : DISPATCH_CONNECTING;
 }

@@ -37,13 +37,15 @@ struct KafkaTopics
 	MemoryContext context;
 	KafkaProducer *producer;
 	HTAB	   *table;
+	KafkaTopic *last;			/* the one that was opened last; NULL: none */
+	long		count;
 };
 
 /* For that producer, as long as the context lives. */
 KafkaTopics *
 kafka_topics_create(MemoryContext context, KafkaProducer *producer)
 {
-	KafkaTopics *topics = MemoryContextAlloc(context, sizeof(KafkaTopics));
+	KafkaTopics *topics = MemoryContextAllocZero(context, sizeof(KafkaTopics));
 	HASHCTL		info = {.keysize = sizeof(((KafkaTopic *) NULL)->name),
 	.entrysize = sizeof(KafkaTopic), .hcxt = context};
 
@@ -57,7 +59,7 @@ kafka_topics_create(MemoryContext context, KafkaProducer *producer)
 long
 kafka_topics_count(const KafkaTopics *topics)
 {
-	return hash_get_num_entries(topics->table);
+	return topics->count;
 }
 
 /*
@@ -81,20 +83,20 @@ name_problem(const char *name)
 	return NULL;
 }
 
-/*
- * The topic of that name, to send a record to; "now" is in ms.  NULL and *error
- * if there can be none of that name.
- */
-KafkaTopic *
-kafka_topic_open(KafkaTopics *topics, const char *name, int64 now, const char **error)
+/* The topic of that name; NULL and *error if there can be none. */
+static KafkaTopic *
+find_or_add(KafkaTopics *topics, const char *name, const char **error)
 {
 	KafkaTopic *topic;
 	bool		found;
 
+	/* Most records go where the one before them went. */
+	if (topics->last != NULL && strcmp(topics->last->name, name) == 0)
+		return topics->last;
+
 	*error = name_problem(name);
 	if (*error != NULL)
 		return NULL;
-
 	topic = hash_search(topics->table, name, HASH_ENTER, &found);
 	if (!found)
 	{
@@ -102,7 +104,23 @@ kafka_topic_open(KafkaTopics *topics, const char *name, int64 now, const char **
 		/* threads write to it: the table is gone before they have ended */
 		topic->count = MemoryContextAllocZero(topics->context, sizeof(int));
 		dlist_init(&topic->held);
+		topics->count++;
 	}
+	topics->last = topic;
+	return topic;
+}
+
+/*
+ * The topic of that name, to send a record to; "now" is in ms.  NULL and *error
+ * if there can be none of that name.
+ */
+KafkaTopic *
+kafka_topic_open(KafkaTopics *topics, const char *name, int64 now, const char **error)
+{
+	KafkaTopic *topic = find_or_add(topics, name, error);
+
+	if (topic == NULL)
+		return NULL;
 	if (topic->missed_at != 0 && now >= topic->missed_at + MISSING_MS)
 	{
 		kafka_producer_close_topic(topics->producer, topic->handle);
