@@ -7,6 +7,7 @@ use warnings;
 use Bench;
 use Bench::Drain;
 use Bench::Server;
+use Bench::Toll;
 use DispatchTest;
 use IPC::Run;
 use RabbitServer;
@@ -44,7 +45,6 @@ sub bare_rate
 		[ './test/bench/c/rabbitmq_publish', $rabbit->port, 'bare', $count, $WINDOW, $body ],
 		'<', \undef, '>', \$out, '2>', \$err)
 	  or die "rabbitmq_publish: $err\n";
-	$rabbit->client->purge('bare');
 	return 0 + $out;
 }
 
@@ -54,22 +54,29 @@ sub compare
 	my $count = delete $options{count};
 	my $batch_size = delete $options{batch_size} // 1000;
 	my $body = model_of($options{payload});
+	my $toll = Bench::Toll->new(broker => $rabbit->pid);
 
 	$session->do('UPDATE dispatch.backends SET batch_size = ?', undef, $batch_size);
 	my %rates = in_turns(
 		sized(1, 3, 7),
 		ours => sub {
 			publish_many($session, $count, %options);
-			my $rate = drain_rate($session, 'default', $count);
+			my $rate = drain_rate($session, 'default', $count, $toll);
 
 			$rabbit->client->purge('events');
 			return $rate;
 		},
-		theirs => sub { bare_rate($count, $body) });
+		theirs => sub {
+			my $rate = $toll->of_theirs($count, sub { bare_rate($count, $body) });
+
+			$rabbit->client->purge('bare');
+			return $rate;
+		});
 
 	record(
 		case => $case, unit => 'events/s', ours => $rates{ours},
 		counterpart => 'bare rabbitmq-c', theirs => $rates{theirs}, target => 'ratio >= 0.8');
+	$toll->record($case, 'bare rabbitmq-c');
 	return;
 }
 
@@ -78,6 +85,7 @@ my %base = (payload => 100, keys => 'none', count => $count);
 
 compare('100 bytes, no key, batches of 1000', %base);
 compare('100 bytes, unique keys', %base, keys => 'many');
+compare('100 bytes, one key', %base, keys => 'one');
 compare('1000 bytes', %base, payload => 1000, count => $count / 2);
 compare('10000 bytes', %base, payload => 10_000, count => $count / 2);
 compare('batches of 100', %base, batch_size => 100);

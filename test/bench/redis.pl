@@ -9,6 +9,7 @@ use warnings;
 use Bench;
 use Bench::Drain;
 use Bench::Server;
+use Bench::Toll;
 use DispatchTest;
 
 my $node = bench_server();
@@ -26,6 +27,7 @@ sub compare
 	my $target = delete $options{target} // 'ratio >= 0.8';
 	my @connections = @{ delete $options{connections} // [50] };
 	my $client = $redis->client;
+	my $toll = Bench::Toll->new(broker => $redis->pid);
 
 	$session->do('UPDATE dispatch.backends SET batch_size = ?',
 		undef, delete $options{batch_size});
@@ -38,7 +40,7 @@ sub compare
 		$turns,
 		ours => sub {
 			publish_many($session, $count, %options);
-			drain($session, 'default');
+			drain($session, 'default', $count, $toll);
 			my $rate = stream_rate($redis, 'events', $count);
 
 			$client->del('events');
@@ -48,8 +50,12 @@ sub compare
 			my $connections = $_;
 
 			$connections => sub {
-				my $rate = redis_benchmark_rate($redis, 'benchmark', $count,
-					options => [ '-P', 1000, '-c', $connections ]);
+				my $run = sub {
+					redis_benchmark_rate($redis, 'benchmark', $count,
+						options => [ '-P', 1000, '-c', $connections ]);
+				};
+				my $rate =
+				  $connections == $connections[0] ? $toll->of_theirs($count, $run) : $run->();
 
 				$client->del('benchmark');
 				return $rate;
@@ -63,17 +69,18 @@ sub compare
 			counterpart => "redis-benchmark -P 1000 -c $connections",
 			theirs => $rates{$connections}, target => $connections == 50 ? $target : '');
 	}
+	$toll->record($case, "redis-benchmark -P 1000 -c $connections[0]");
 	return;
 }
 
-my $count = sized(1000, 200_000, 300_000);
+my $count = sized(1000, 200_000, 400_000);
 my %base = (
 	payload => 100, keys => 'none', batch_size => 1000,
-	count => $count, turns => sized(1, 3, 9));
+	count => $count, turns => sized(1, 7, 9));
 
 pause($session, 'default');
 compare('100 bytes, no key, batches of 1000', %base,
-	count => sized(1000, 300_000, 300_000), turns => sized(1, 5, 9), connections => [ 50, 1 ]);
+	connections => [ 50, 1 ]);
 compare('100 bytes, unique keys', %base, keys => 'many');
 compare('100 bytes, one key', %base, keys => 'one', target => '');
 compare('1000 bytes', %base, payload => 1000, count => $count / 2);

@@ -59,12 +59,15 @@ my %CONF = (
 	'controller.quorum.fetch.timeout.ms' => 1000,
 	'controlled.shutdown.max.retries' => 1);
 
+# A small one that is up soon.
+my @JAVA = qw(-Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1);
+
 my $json = JSON::PP->new->utf8->allow_nonref->canonical;
 my @all_servers;
 
 # new(nodes => 1, conf => {property => value, ...}, listeners => {NAME =>
-# 'SASL_SSL', ...}, start => 0): makes a cluster and starts it.  Beside the
-# listeners asked for there is CLIENTS, plain, for all.
+# 'SASL_SSL', ...}, java => [options], start => 0): makes a cluster and starts
+# it.  Beside the listeners asked for there is CLIENTS, plain, for all.
 sub new
 {
 	my ($class, %options) = @_;
@@ -73,6 +76,7 @@ sub new
 		home => $home,
 		sources => getcwd(),
 		conf => { %CONF, %{ $options{conf} // {} } },
+		java => $options{java} // \@JAVA,
 		protocols =>
 		  { CLIENTS => 'PLAINTEXT', CONTROLLER => 'PLAINTEXT', %{ $options{listeners} // {} } },
 		advertised => {},
@@ -215,7 +219,7 @@ sub _spawn
 	open STDERR, '>&', \*STDOUT;
 	chdir $node->{dir} or POSIX::_exit(127);
 	exec(
-		'java', '-Xmx256m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:-UsePerfData',
+		'java', @{ $self->{java} }, '-XX:-UsePerfData',
 		"-XX:SharedArchiveFile=$self->{home}/classes.jsa", '-Djava.awt.headless=true',
 		"-Djava.io.tmpdir=$node->{dir}",
 		"-Dlog4j.configuration=file:$self->{sources}/test/kafka/log4j.properties",

@@ -70,6 +70,7 @@ sub new
 
 sub host { return '127.0.0.1'; }
 sub port { return $_[0]->{port}; }
+sub pid { return $_[0]->{pid}; }
 
 sub log_content
 {

@@ -15,12 +15,10 @@ use strict;
 use warnings;
 
 use Carp;
-use POSIX ();
 
+use Bench::Process;
 use Bench::Server;
 use DispatchTest;
-
-my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 # Where the events are, whatever the tables are called.
 my $TABLES = q(
@@ -54,28 +52,9 @@ sub _read
 	my $postmaster = $self->{node}->{_pid} // croak 'the server does not run';
 
 	return (
-		cpu => _tree_seconds($postmaster, @{ $self->{relays} }),
+		cpu => tree_seconds($postmaster, @{ $self->{relays} }),
 		wal => sql($session, q(SELECT pg_current_wal_insert_lsn() - '0/0')),
 		tables => sql($session, $TABLES));
-}
-
-# Processor time of processes, of their children, and of those that have ended.
-sub _tree_seconds
-{
-	my %wanted = map { $_ => 1 } @_;
-	my $ticks = 0;
-
-	foreach my $file (glob '/proc/[0-9]*/stat')
-	{
-		open my $in, '<', $file or next;
-		my ($pid, $parent, $times) =
-		  (<$in> // '') =~ /^(\d+) \(.*\) \w (\d+)(?: -?\d+){9}((?: \d+){4}) /s or next;
-		my ($user, $system, $ended_user, $ended_system) = split ' ', $times;
-
-		next unless $wanted{$pid} || $wanted{$parent};
-		$ticks += $user + $system + $ended_user + $ended_system;
-	}
-	return $ticks / $TICKS;
 }
 
 1;

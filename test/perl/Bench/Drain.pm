@@ -22,11 +22,21 @@ our @EXPORT = qw(drain drain_rate stream_rate redis_benchmark_rate);
 
 my $WATCH_SECONDS = 0.005;
 
-# drain_rate(session, backend, count): resumes the backend and returns events
-# a second by the worker's account.  The backend is paused again.
+# The process that drains, while no other backend has one.
+sub _worker
+{
+	my ($session) = @_;
+
+	return sql($session,
+		q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'dispatch worker'));
+}
+
+# drain_rate(session, backend, count, toll): resumes the backend and returns
+# events a second by the worker's account.  The backend is paused again.  What
+# it took of the processors goes to the Bench::Toll, if there is one.
 sub drain_rate
 {
-	my ($session, $backend, $count) = @_;
+	my ($session, $backend, $count, $toll) = @_;
 	my $query = 'SELECT w.published FROM dispatch.workers() AS w'
 	  . ' JOIN dispatch.backends AS b ON b.id = w.backend_id WHERE b.name = ?';
 	my $before = sql($session,
@@ -34,6 +44,7 @@ sub drain_rate
 		  . ' JOIN dispatch.backends AS b ON b.id = p.backend_id WHERE b.name = ?', $backend);
 	my $statement = $session->prepare($query);
 	my $deadline = time + 600;
+	my $broker_before = $toll && $toll->broker_seconds;
 	my ($first_time, $first_count);
 
 	resume($session, $backend);
@@ -46,6 +57,7 @@ sub drain_rate
 		($first_time, $first_count) = ($now, $done) if $done > 0 && !defined $first_time;
 		if ($done >= $count)
 		{
+			$toll->of_ours($count, _worker($session), $broker_before) if $toll;
 			pause($session, $backend);
 			# All of it between two looks: the look is the shortest time known.
 			return $count / $WATCH_SECONDS if $first_count >= $count;
@@ -57,14 +69,17 @@ sub drain_rate
 	return;
 }
 
-# drain(session, backend): resumes the backend until nothing is left.
+# drain(session, backend, count, toll): resumes the backend until nothing is left.
+# For a Bench::Toll, so many events were there.
 sub drain
 {
-	my ($session, $backend) = @_;
+	my ($session, $backend, $count, $toll) = @_;
+	my $broker_before = $toll && $toll->broker_seconds;
 
 	resume($session, $backend);
 	sql($session, q(SELECT dispatch.flush('10 min', ?)), $backend)
 	  or croak "backend $backend was not drained in time";
+	$toll->of_ours($count, _worker($session), $broker_before) if $toll;
 	pause($session, $backend);
 	return;
 }

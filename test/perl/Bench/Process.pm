@@ -8,8 +8,11 @@ use warnings;
 
 use Carp;
 use Exporter 'import';
+use POSIX ();
 
-our @EXPORT = qw(cpu_seconds private_megabytes children_of);
+our @EXPORT = qw(cpu_seconds tree_seconds private_megabytes children_of);
+
+my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 sub _slurp
 {
@@ -32,6 +35,26 @@ sub cpu_seconds
 		$nanoseconds += $1 if (_slurp($task) // '') =~ /^(\d+)/;
 	}
 	return $nanoseconds / 1e9;
+}
+
+# tree_seconds(pids): the same with that of their children, and of threads and
+# children that have ended; in hundredths of a second.
+sub tree_seconds
+{
+	my %wanted = map { $_ => 1 } @_;
+	my $ticks = 0;
+
+	foreach my $file (glob '/proc/[0-9]*/stat')
+	{
+		open my $in, '<', $file or next;
+		my ($pid, $parent, $times) =
+		  (<$in> // '') =~ /^(\d+) \(.*\) \w (\d+)(?: -?\d+){9}((?: \d+){4}) /s or next;
+		my ($user, $system, $ended_user, $ended_system) = split ' ', $times;
+
+		next unless $wanted{$pid} || $wanted{$parent};
+		$ticks += $user + $system + $ended_user + $ended_system;
+	}
+	return $ticks / $TICKS;
 }
 
 # private_megabytes(pid): memory that it shares with no other process.
