@@ -18,6 +18,8 @@ use File::Basename;
 use TAP::Harness;
 
 my $SECONDS_PER_FILE = 600;
+# They try one fault after another, hundreds of them.
+my $SECONDS_OF_FAULTS = 1800;
 my $LINES_OF_LOG = 25;
 
 my ($counts, $pg_perl, @tests) = @ARGV;
@@ -25,9 +27,14 @@ my ($passed, $failed) = (0, 0);
 
 my $harness = TAP::Harness->new(
 	{
-		exec => [
-			'timeout', '--kill-after=30', $SECONDS_PER_FILE,
-			$^X, "-I$pg_perl", '-Itest/perl' ],
+		exec => sub {
+			my ($self, $file) = @_;
+			my $seconds = $file =~ m{/faults/} ? $SECONDS_OF_FAULTS : $SECONDS_PER_FILE;
+
+			return [
+				'timeout', '--kill-after=30', $seconds,
+				$^X, "-I$pg_perl", '-Itest/perl', $file ];
+		},
 		jobs => $ENV{DISPATCH_TEST_JOBS} // 2,
 		timer => 1,
 		failures => 1
