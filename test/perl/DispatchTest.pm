@@ -33,7 +33,7 @@ use RedisServer;
 our @EXPORT = qw(
   new_cluster wait_until
   canary
-  session create_redis_backend stream_data
+  session wait_for_session value_of create_redis_backend stream_data
   backend_state wait_for_state backend_pid process_ids
   log_position log_lines log_ok
   cpu_seconds calm_ok
@@ -92,6 +92,24 @@ sub session
 	return DBI->connect(
 		'dbi:Pg:' . $node->connstr($database // 'postgres'),
 		undef, undef, { RaiseError => 1, PrintError => 0, AutoInactiveDestroy => 1 });
+}
+
+# The same when the server is there again.
+sub wait_for_session
+{
+	my ($node, $database) = @_;
+	my $session;
+
+	wait_until(sub { $session = session($node, $database); $session->ping }, 'a connection');
+	return $session;
+}
+
+# value_of(session, query, arguments): the first column of the first row.
+sub value_of
+{
+	my ($session, $query, @arguments) = @_;
+
+	return scalar $session->selectrow_array($query, undef, @arguments);
 }
 
 # create_redis_backend(node, redis, name => ..., database => ..., options):

@@ -14,13 +14,7 @@ my $redis = RedisServer->new;
 my $node = new_cluster('scheduled', "dispatch.sleep_time = '1h'");
 my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 $session->do('CREATE EXTENSION dispatch');
 create_redis_backend($node, $redis);

@@ -18,13 +18,7 @@ my $node = new_cluster('destinations', q(
 	dispatch.max_retries = 2));
 my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 $session->do('CREATE EXTENSION dispatch');
 $redis->cli('ACL', 'SETUSER', 'alice', 'on', '>' . canary(), '~*', '+@all');

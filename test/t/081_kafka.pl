@@ -26,12 +26,7 @@ my $json = JSON::PP->new->allow_nonref->canonical;
 
 $session->do('CREATE EXTENSION dispatch');
 
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 # publish(type => ..., data => ..., options => {...}, ...)
 sub publish

@@ -23,12 +23,7 @@ my $json = JSON::PP->new->utf8->allow_nonref->canonical;
 
 $session->do('CREATE EXTENSION dispatch');
 
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 # kcat(topic, format, arguments): what kcat prints of a whole topic, as bytes.
 sub kcat

@@ -87,12 +87,7 @@ $kafka->ask('add_user', name => 'bob', password => $SECRET{scram256}, mechanism 
 $kafka->ask('add_user', name => 'bob', password => $SECRET{scram512}, mechanism => 'SCRAM-SHA-512');
 $kafka->create_topic($_) foreach qw(events forbidden);
 
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 sub state_of { return sql('SELECT state FROM dispatch.backend_status WHERE name = ?', @_); }
 

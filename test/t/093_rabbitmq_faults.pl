@@ -65,8 +65,7 @@ sub status
 		'SELECT * FROM dispatch.backend_status WHERE name = ?', undef, $_[0]);
 }
 
-# The first column of the first row.
-sub sql { return scalar $session->selectrow_array($_[0], undef, @_[ 1 .. $#_ ]); }
+sub sql { return value_of($session, @_); }
 
 # Until all of a backend is delivered; a back-off is cut short.
 sub settle
