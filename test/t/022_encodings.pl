@@ -8,6 +8,7 @@ use warnings;
 use Test::More;
 
 use DispatchTest;
+use SqlSink;
 
 my $node = new_cluster('encodings');
 
@@ -55,19 +56,11 @@ my $u_umlaut = 'c3bc';
 # ---- LATIN1 has no euro
 
 my $session = database('latin1');
-$session->do('CREATE ROLE taker');
-$session->do('CREATE TABLE taken (event_id uuid, body text)');
-$session->do(q(
-	CREATE FUNCTION public.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE sql AS $$
-		INSERT INTO public.taken SELECT event_id, body FROM unnest(events);
-		SELECT NULL::dispatch.failure WHERE false
-	$$));
-$session->do('GRANT INSERT ON taken TO taker');
-$session->do('GRANT USAGE ON SCHEMA dispatch TO taker');
-$session->do('GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO taker');
-$session->do(q(INSERT INTO dispatch.backends (name, transport, owner, options)
-	VALUES ('sql', 'sql', 'taker', '{"function": "public.take(dispatch.event[])"}')));
+create_sink($session, 'CREATE TABLE sink.taken (event_id uuid, body text)',
+	sql => q(
+		INSERT INTO sink.taken SELECT event_id, body FROM unnest(events);
+		SELECT NULL::dispatch.failure WHERE false));
+create_sink_backend($session, 'sql', envelope => undef);
 $session->do('LISTEN dispatch');
 
 my $refused = [ 'failed', 'the event has characters that the encoding of the database lacks' ];
@@ -83,7 +76,7 @@ while (my $notification = $session->pg_notifies)
 	push @payloads, $notification->[2];
 }
 is_deeply(\@payloads, [ ("\x{fc}") x 2 ], 'notify: these were sent');
-is_deeply($session->selectcol_arrayref('SELECT body FROM taken'), [ ("\x{fc}") x 2 ],
+is_deeply($session->selectcol_arrayref('SELECT body FROM sink.taken'), [ ("\x{fc}") x 2 ],
 	'sql: the function was given these');
 
 # ---- EUC_JP takes three bytes where UTF-8 takes two

@@ -10,74 +10,18 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use SqlSink;
 
 # What may come on top of a delay: the outcome is stored, the machine is busy.
 my $SLACK = 0.8;
 
 my $node = new_cluster('retry', 'restart_after_crash = on');
-my $session;
+my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
+sub sql { return value_of($session, @_); }
 
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
-
-sub connect_again
-{
-	wait_until(sub { $session = session($node); $session->ping }, 'a connection');
-	return;
-}
-
-# A backend whose events say how often they fail: data is {"n": ..., "fail":
-# attempts that fail, "permanent": true, "raise": true}.
-connect_again();
 $session->do(q(CREATE EXTENSION dispatch));
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.attempts (
-		id bigserial, event_id uuid, ok boolean, at timestamptz DEFAULT clock_timestamp());
-	CREATE INDEX ON sink.attempts (event_id);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	DECLARE
-		event dispatch.event;
-		data jsonb;
-		tries integer;
-	BEGIN
-		FOREACH event IN ARRAY events LOOP
-			data := event.body::jsonb;
-			IF data ? 'raise' THEN
-				RAISE EXCEPTION 'event % is a bad one', data ->> 'n';
-			END IF;
-			SELECT count(*) INTO tries FROM sink.attempts AS a WHERE a.event_id = event.event_id;
-			INSERT INTO sink.attempts (event_id, ok)
-			VALUES (event.event_id, tries >= (data ->> 'fail')::int);
-			IF tries < (data ->> 'fail')::int THEN
-				RETURN NEXT (event.event_id, 'attempt ' || tries + 1,
-					data ? 'permanent')::dispatch.failure;
-			END IF;
-		END LOOP;
-	END $$;
-	RESET ROLE));
-
-sub create_backend
-{
-	my ($name, %columns) = @_;
-
-	$session->do(
-		q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES (?, 'sql', 'sink',
-		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')), undef, $name);
-	$session->do("UPDATE dispatch.backends SET $_ = ? WHERE name = ?", undef, $columns{$_}, $name)
-	  foreach sort keys %columns;
-	return;
-}
+create_counting_sink($session);
 
 sub publish
 {
@@ -100,7 +44,10 @@ sub wait_for_status
 	my ($event_id, $status, $seconds) = @_;
 
 	wait_until(
-		sub { connect_again() unless $session->ping; event($event_id)->{status} eq $status },
+		sub {
+			$session = wait_for_session($node) unless $session->ping;
+			event($event_id)->{status} eq $status;
+		},
 		"status $status", $seconds // 20);
 	return;
 }
@@ -138,7 +85,8 @@ sub between
 
 # ---- Delays
 
-create_backend('constant', retry_backoff => 'off', retry_delay => '400 ms', max_retries => 3);
+create_sink_backend($session, 'constant',
+	retry_backoff => 'off', retry_delay => '400 ms', max_retries => 3);
 my $id = publish('constant', '{"n": 1, "fail": 2}');
 wait_until(sub { event($id)->{status} eq 'retrying' }, 'a failure');
 my $event = event($id);
@@ -160,7 +108,8 @@ my $status = status('constant');
 is_deeply([ @$status{qw(published retried retrying failed pending)} ], [ 1, 2, 0, 0, 0 ],
 	'the counters');
 
-create_backend('growing', retry_delay => '200 ms', retry_max_delay => '800 ms', max_retries => 5);
+create_sink_backend($session, 'growing',
+	retry_delay => '200 ms', retry_max_delay => '800 ms', max_retries => 5);
 $id = publish('growing', '{"n": 1, "fail": 5}');
 wait_for_status($id, 'published');
 @delays = delays($id);
@@ -182,7 +131,7 @@ sub reload
 
 reload('dispatch.retry_max_delay', '300 ms');
 wait_until(sub { sql(q(SHOW dispatch.retry_max_delay)) eq '300ms' }, 'the setting');
-create_backend('capped', retry_delay => '200 ms', max_retries => 5);
+create_sink_backend($session, 'capped', retry_delay => '200 ms', max_retries => 5);
 $id = publish('capped', '{"n": 1, "fail": 5}');
 wait_for_status($id, 'published');
 @delays = delays($id);
@@ -202,7 +151,7 @@ foreach ([ error => 0, 0 ], [ warning => 1, 0 ], [ info => 1, 1 ])
 
 	reload('dispatch.log_level', $level);
 	# By then all processes have read it, as the new one of this backend has.
-	create_backend($name, max_retries => 0);
+	create_sink_backend($session, $name, max_retries => 0);
 	$id = publish($name, '{"n": 1, "fail": 1}');
 	wait_for_status($id, 'failed');
 	$session->do('SELECT dispatch.drop_backend(?)', undef, $name);
@@ -221,7 +170,8 @@ foreach ([ error => 0, 0 ], [ warning => 1, 0 ], [ info => 1, 1 ])
 
 # ---- How often
 
-create_backend('twice', retry_backoff => 'off', retry_delay => '50 ms', max_retries => 2);
+create_sink_backend($session, 'twice',
+	retry_backoff => 'off', retry_delay => '50 ms', max_retries => 2);
 my %fate = (
 	backend => [ publish('twice', '{"n": 1, "fail": 99}'), 3 ],
 	'event, 0' => [ publish('twice', '{"n": 2, "fail": 99}', max_retries => 0), 1 ],
@@ -243,7 +193,7 @@ is_deeply([ @{ status('twice') }{qw(published retrying failed pending retried)} 
 	[ 0, 0, 4, 0, 2 + 0 + 1 + 4 ], 'the counters');
 
 # One more that is left to the settings, which a reload changes.
-create_backend('left', batch_size => 10);
+create_sink_backend($session, 'left', batch_size => 10);
 sub set
 {
 	$session->do("ALTER SYSTEM SET dispatch.$_[0] = '$_[1]'");
@@ -287,7 +237,8 @@ is_deeply([ @{ dead_letter($ids[1]) }{qw(attempts last_error)} ], [ 3, 'event 7 
 
 # ---- What ends the worker
 
-create_backend('ended', retry_backoff => 'off', retry_delay => '700 ms', max_retries => 4);
+create_sink_backend($session, 'ended',
+	retry_backoff => 'off', retry_delay => '700 ms', max_retries => 4);
 $id = publish('ended', '{"n": 1, "fail": 99}');
 
 sub wait_for_attempts
@@ -295,7 +246,10 @@ sub wait_for_attempts
 	my ($count) = @_;
 
 	wait_until(
-		sub { connect_again() unless $session->ping; event($id)->{attempts} == $count },
+		sub {
+			$session = wait_for_session($node) unless $session->ping;
+			event($id)->{attempts} == $count;
+		},
 		"$count attempts", 20);
 	# What a crash may take back is no concern here.
 	$session->do(q(CHECKPOINT));
@@ -309,11 +263,11 @@ wait_for_attempts(2);
 isnt(backend_pid($node, 'ended'), $pid, 'another worker has gone on');
 kill 'KILL', backend_pid($node, 'ended');
 wait_until(sub { !$session->ping }, 'the crash');
-connect_again();
+$session = wait_for_session($node);
 wait_for_attempts(3);
 $session->disconnect;
 $node->restart;
-connect_again();
+$session = wait_for_session($node);
 wait_for_attempts(4);
 wait_for_status($id, 'failed');
 is(dead_letter($id)->{attempts}, 5, 'SIGTERM, SIGKILL and a restart: no attempt is forgotten');
@@ -322,7 +276,8 @@ is(dead_letter($id)->{first_error}, 'attempt 1', 'nor is the first error');
 
 # ---- The books balance
 
-create_backend('books', retry_backoff => 'off', retry_delay => '50 ms', max_retries => 2);
+create_sink_backend($session, 'books',
+	retry_backoff => 'off', retry_delay => '50 ms', max_retries => 2);
 srand 42;
 my $COUNT = 600;
 foreach my $n (1 .. $COUNT)

@@ -12,67 +12,16 @@ use Time::HiRes qw(sleep time);
 
 use DispatchTest;
 use FakeRedis;
+use SqlSink;
 
 my $node = new_cluster('order',
 	"dispatch.retry_backoff = off\ndispatch.retry_delay = '60 ms'\ndispatch.max_retries = 2");
 my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
+sub sql { return value_of($session, @_); }
 
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
-
-# A backend whose events say how often they fail: data is {"n": ..., "fail":
-# attempts that fail}. It notes what came in which call.
 $session->do(q(CREATE EXTENSION dispatch));
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE SEQUENCE sink.calls;
-	CREATE TABLE sink.attempts (
-		id bigserial, call bigint, event_id uuid, type text, key text, n integer, ok boolean);
-	CREATE INDEX ON sink.attempts (event_id);
-	CREATE TABLE sink.mended (n integer PRIMARY KEY);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	DECLARE
-		event dispatch.event;
-		this bigint := nextval('sink.calls');
-		data jsonb;
-		tries integer;
-		good boolean;
-	BEGIN
-		FOREACH event IN ARRAY events LOOP
-			data := event.body::jsonb;
-			SELECT count(*) INTO tries FROM sink.attempts AS a WHERE a.event_id = event.event_id;
-			good := tries >= coalesce((data ->> 'fail')::int, 0)
-				OR EXISTS (SELECT FROM sink.mended AS m WHERE m.n = (data ->> 'n')::int);
-			INSERT INTO sink.attempts (call, event_id, type, key, n, ok)
-			VALUES (this, event.event_id, event.event_type, event.key, (data ->> 'n')::int, good);
-			IF NOT good THEN
-				RETURN NEXT (event.event_id, 'attempt ' || tries + 1, false)::dispatch.failure;
-			END IF;
-		END LOOP;
-	END $$;
-	RESET ROLE));
-
-sub create_backend
-{
-	my ($name, %columns) = @_;
-
-	$session->do(
-		q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES (?, 'sql', 'sink',
-		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')), undef, $name);
-	$session->do("UPDATE dispatch.backends SET $_ = ? WHERE name = ?", undef, $columns{$_}, $name)
-	  foreach sort keys %columns;
-	return;
-}
+create_counting_sink($session);
 
 # The type of an event is the name of its backend: what came is told by it.
 my $n = 0;
@@ -173,7 +122,7 @@ sub keeps_order
 
 # ---- One key, step by step
 
-create_backend('key', max_retries => 1000);
+create_sink_backend($session, 'key', max_retries => 1000);
 my ($bad) = publish('key', 1_000, 'a');
 wait_until(sub { status_of($bad) eq 'retrying' }, 'a failure');
 my @behind = publish('key', 0, 'a', 5);
@@ -217,7 +166,7 @@ foreach my $size (1, 2, 1000)
 {
 	my $name = "batch_$size";
 
-	create_backend($name, max_retries => 1000, batch_size => $size);
+	create_sink_backend($session, $name, max_retries => 1000, batch_size => $size);
 	my ($first) = publish($name, 1_000, 'a');
 	my $number = $n;
 	wait_until(sub { status_of($first) eq 'retrying' }, 'a failure');
@@ -231,7 +180,7 @@ foreach my $size (1, 2, 1000)
 }
 
 # One that has become a dead letter lets the others go.
-create_backend('letter', max_retries => 1);
+create_sink_backend($session, 'letter', max_retries => 1);
 ($bad) = publish('letter', 1_000, 'a');
 @behind = publish('letter', 0, 'a', 3);
 settle('letter', 'dead letter');
@@ -267,7 +216,7 @@ is_deeply([ map { status_of($_) } @chain ], [ ('published') x 3 ], 'mended: they
 
 # ---- 'none'
 
-create_backend('none', ordering => 'none', max_retries => 1000);
+create_sink_backend($session, 'none', ordering => 'none', max_retries => 1000);
 ($bad) = publish('none', 1_000, 'a');
 wait_until(sub { status_of($bad) eq 'retrying' }, 'a failure');
 @behind = publish('none', 0, 'a', 5);
@@ -290,7 +239,7 @@ foreach my $ordering (qw(key strict))
 {
 	my $name = "random_$ordering";
 
-	create_backend($name, ordering => $ordering, batch_size => 50);
+	create_sink_backend($session, $name, ordering => $ordering, batch_size => 50);
 	foreach my $round (1 .. 6)
 	{
 		foreach my $transaction (1 .. 25)

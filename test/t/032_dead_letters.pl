@@ -8,6 +8,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use SqlSink;
 
 # Houses are kept twice a second with a retention this short.
 my $node = new_cluster('dead_letters', q(
@@ -17,48 +18,21 @@ my $node = new_cluster('dead_letters', q(
 	dispatch.published_retention = '10 s'));
 my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 # A backend that fails until it is mended; a "permanent" event is refused.
 $session->do(q(CREATE EXTENSION dispatch));
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.delivered (id bigserial, event_id uuid, data jsonb);
-	CREATE TABLE sink.mended (mended boolean);
-	INSERT INTO sink.mended VALUES (false);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	DECLARE
-		event dispatch.event;
-	BEGIN
-		FOREACH event IN ARRAY events LOOP
-			IF (SELECT mended FROM sink.mended) THEN
-				INSERT INTO sink.delivered (event_id, data)
-				VALUES (event.event_id, event.body::jsonb);
-			ELSE
-				RETURN NEXT (event.event_id, 'not today', false)::dispatch.failure;
-			END IF;
-		END LOOP;
-	END $$;
-	RESET ROLE));
-
-sub create_backend
-{
-	$session->do(
-		q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES (?, 'sql', 'sink',
-		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')), undef, @_);
-	return;
-}
+create_sink($session, q(
+		CREATE TABLE sink.delivered (id bigserial, event_id uuid, data jsonb);
+		CREATE TABLE sink.mended (mended boolean);
+		INSERT INTO sink.mended VALUES (false)),
+	each_event => q(
+		IF (SELECT mended FROM sink.mended) THEN
+			INSERT INTO sink.delivered (event_id, data)
+			VALUES (event.event_id, event.body::jsonb);
+		ELSE
+			RETURN NEXT (event.event_id, 'not today', false)::dispatch.failure;
+		END IF;));
 
 sub publish
 {
@@ -99,8 +73,8 @@ sub fails
 	return;
 }
 
-create_backend('one');
-create_backend('two');
+create_sink_backend($session, 'one');
+create_sink_backend($session, 'two');
 my @one = map { publish('one', 'odd.type', $_, 'k') } 1 .. 3;
 my $null = publish('one', 'even.type', 'null');
 my @two = map { publish('two', 'odd.type', $_) } 4 .. 6;
@@ -318,7 +292,7 @@ is(sql('SELECT count(*) FROM sink.delivered WHERE event_id = ?', $late), 1,
 # ---- Expiry
 
 mend(0);
-create_backend('three');
+create_sink_backend($session, 'three');
 my $old = publish('three', 't', '{"big": "payload"}');
 wait_for_status('failed', $old);
 sleep 1.5;

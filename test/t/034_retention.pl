@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use SqlSink;
 
 my $node = new_cluster('retention', q(
 	dispatch.published_retention = '4 s'
@@ -25,52 +26,27 @@ my $session = session($node);
 my $ROW_BYTES = 500;
 my $SPARE_BYTES = 100_000;
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 $session->do(q(CREATE EXTENSION dispatch));
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.got (event_id uuid, type text, data jsonb);
-	CREATE TABLE sink.once (event_id uuid PRIMARY KEY);
-	CREATE TABLE sink.mended (mended boolean);
-	INSERT INTO sink.mended VALUES (false);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	DECLARE
-		event dispatch.event;
-	BEGIN
-		FOREACH event IN ARRAY events LOOP
-			IF event.event_type LIKE 'bad%' AND NOT (SELECT mended FROM sink.mended) THEN
-				RETURN NEXT (event.event_id, 'bad',
-					event.event_type = 'bad.letter')::dispatch.failure;
-			ELSIF event.event_type = 'once' AND NOT EXISTS (
-				SELECT FROM sink.once AS o WHERE o.event_id = event.event_id) THEN
-				INSERT INTO sink.once VALUES (event.event_id);
-				RETURN NEXT (event.event_id, 'once', false)::dispatch.failure;
-			ELSIF event.event_type <> 'stream' THEN
-				INSERT INTO sink.got VALUES (event.event_id, event.event_type, event.body::jsonb);
-			END IF;
-		END LOOP;
-	END $$;
-	RESET ROLE));
+create_sink($session, q(
+		CREATE TABLE sink.got (event_id uuid, type text, data jsonb);
+		CREATE TABLE sink.once (event_id uuid PRIMARY KEY);
+		CREATE TABLE sink.mended (mended boolean);
+		INSERT INTO sink.mended VALUES (false)),
+	each_event => q(
+		IF event.event_type LIKE 'bad%' AND NOT (SELECT mended FROM sink.mended) THEN
+			RETURN NEXT (event.event_id, 'bad',
+				event.event_type = 'bad.letter')::dispatch.failure;
+		ELSIF event.event_type = 'once' AND NOT EXISTS (
+			SELECT FROM sink.once AS o WHERE o.event_id = event.event_id) THEN
+			INSERT INTO sink.once VALUES (event.event_id);
+			RETURN NEXT (event.event_id, 'once', false)::dispatch.failure;
+		ELSIF event.event_type <> 'stream' THEN
+			INSERT INTO sink.got VALUES (event.event_id, event.event_type, event.body::jsonb);
+		END IF;));
 my @backends = qw(default paused idle);
-foreach my $name (@backends)
-{
-	$session->do(
-		q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES (?, 'sql', 'sink',
-		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')), undef, $name);
-}
-$session->do(q(UPDATE dispatch.backends SET max_retries = 100000));
+create_sink_backend($session, $_, max_retries => 100_000) foreach @backends;
 $session->do(q(SELECT dispatch.pause_backend('paused')));
 
 sub segments

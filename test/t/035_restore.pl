@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 use DispatchTest;
+use SqlSink;
 use PostgreSQL::Test::Utils;
 
 my $SETTINGS = "dispatch.retry_backoff = off\ndispatch.retry_delay = '1 h'";
@@ -24,7 +25,7 @@ sub ask
 {
 	my ($node, $database, $query, @arguments) = @_;
 
-	return scalar session($node, $database)->selectrow_array($query, undef, @arguments);
+	return value_of(session($node, $database), $query, @arguments);
 }
 
 sub status_counts
@@ -53,34 +54,20 @@ burn_xids($origin, 20_000);
 $origin->safe_psql('postgres', 'CREATE DATABASE app');
 my $app = session($origin, 'app');
 $app->do('CREATE EXTENSION dispatch');
-$app->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.got (id bigserial, key text, data text);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	DECLARE
-		event dispatch.event;
-	BEGIN
-		FOREACH event IN ARRAY events LOOP
-			IF event.event_type LIKE 'bad%' AND NOT EXISTS (
-				SELECT FROM pg_class WHERE relname = 'mended') THEN
-				RETURN NEXT (event.event_id, 'bad',
-					event.event_type = 'bad.for.ever')::dispatch.failure;
-			ELSE
-				INSERT INTO sink.got (key, data) VALUES (event.key, event.body);
-			END IF;
-		END LOOP;
-	END $$;
-	RESET ROLE));
+create_sink($app, q(
+		CREATE TABLE sink.got (id bigserial, key text, data text)),
+	each_event => q(
+		IF event.event_type LIKE 'bad%' AND NOT EXISTS (
+			SELECT FROM pg_class WHERE relname = 'mended') THEN
+			RETURN NEXT (event.event_id, 'bad',
+				event.event_type = 'bad.for.ever')::dispatch.failure;
+		ELSE
+			INSERT INTO sink.got (key, data) VALUES (event.key, event.body);
+		END IF;));
 $redis->cli('ACL', 'SETUSER', 'alice', 'on', ">$SECRET", '~*', '+@all');
 create_redis_backend($origin, $redis, database => 'app', username => 'alice', password => $SECRET);
 create_redis_backend($origin, $redis, database => 'app', name => 'paused', stream_name => 'paused');
-$app->do(q(INSERT INTO dispatch.backends (name, transport, owner, options) VALUES ('sink', 'sql',
-	'sink', '{"function": "sink.take(dispatch.event[])", "envelope": "data"}')));
+create_sink_backend($app, 'sink');
 
 # to_jsonb(i) for each number, with keys k0 ... k2.
 sub publish

@@ -9,6 +9,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use SqlSink;
 
 my $LIMIT = 100_000;			# RETRY_QUEUE_MAX
 
@@ -19,36 +20,21 @@ my $node = new_cluster('many', q(
 	log_statement = none));
 my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 $session->do(q(CREATE EXTENSION dispatch));
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.state (mended boolean, delivered bigint);
-	INSERT INTO sink.state VALUES (false, 0);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	BEGIN
-		IF (SELECT mended FROM sink.state) THEN
-			UPDATE sink.state SET delivered = delivered + cardinality(events);
-		ELSE
-			RETURN QUERY SELECT e.event_id, 'not today', false FROM unnest(events) AS e;
-		END IF;
-	END $$;
-	RESET ROLE));
-$session->do(q(INSERT INTO dispatch.backends (name, transport, owner, options)
-	VALUES ('default', 'sql', 'sink',
-	'{"function": "sink.take(dispatch.event[])", "envelope": "data"}')));
+create_sink($session, q(
+		CREATE TABLE sink.state (mended boolean, delivered bigint);
+		INSERT INTO sink.state VALUES (false, 0)),
+	plpgsql => q(
+		BEGIN
+			IF (SELECT mended FROM sink.state) THEN
+				UPDATE sink.state SET delivered = delivered + cardinality(events);
+			ELSE
+				RETURN QUERY SELECT e.event_id, 'not today', false FROM unnest(events) AS e;
+			END IF;
+		END));
+create_sink_backend($session, 'default');
 
 # ---- More dead letters than the limit, all tried again
 

@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use SqlSink;
 
 my $ROUNDS = 10;
 my $seed = $ENV{DISPATCH_SEED} // time ^ $$;
@@ -23,60 +24,15 @@ my $node = new_cluster('crashes', q(
 	dispatch.retry_delay = '100 ms'
 	dispatch.max_retries = 2
 	wal_writer_delay = '20 ms'));
-my $session;
+my $session = session($node);
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
+sub sql { return value_of($session, @_); }
 
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
-
-sub connect_again
-{
-	wait_until(sub { $session = session($node); $session->ping }, 'a connection');
-	return;
-}
-
-# data is {"n": ..., "fail": attempts that fail}. What the function notes and
-# what the worker stores are lost by a crash in the order of the WAL, that is
-# never the first without the second.
-connect_again();
+# What the sink notes and what the worker stores are lost by a crash in the order
+# of the WAL, that is never the first without the second.
 $session->do(q(CREATE EXTENSION dispatch));
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE SEQUENCE sink.calls;
-	CREATE TABLE sink.attempts (
-		id bigserial, call bigint, event_id uuid, key text, n integer, ok boolean);
-	CREATE INDEX ON sink.attempts (event_id);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE plpgsql AS $$
-	DECLARE
-		event dispatch.event;
-		this bigint := nextval('sink.calls');
-		data jsonb;
-		tries integer;
-	BEGIN
-		FOREACH event IN ARRAY events LOOP
-			data := event.body::jsonb;
-			SELECT count(*) INTO tries FROM sink.attempts AS a WHERE a.event_id = event.event_id;
-			INSERT INTO sink.attempts (call, event_id, key, n, ok)
-			VALUES (this, event.event_id, event.key, (data ->> 'n')::int,
-				tries >= (data ->> 'fail')::int);
-			IF tries < (data ->> 'fail')::int THEN
-				RETURN NEXT (event.event_id, 'attempt ' || tries + 1, false)::dispatch.failure;
-			END IF;
-		END LOOP;
-	END $$;
-	RESET ROLE));
-$session->do(q(INSERT INTO dispatch.backends (name, transport, owner, options, batch_size)
-	VALUES ('default', 'sql', 'sink',
-	'{"function": "sink.take(dispatch.event[])", "envelope": "data"}', 10)));
+create_counting_sink($session);
+create_sink_backend($session, 'default', batch_size => 10);
 
 my $n = 0;
 
@@ -140,7 +96,7 @@ foreach my $round (1 .. $ROUNDS)
 	if (defined $pid)
 	{
 		wait_until(sub { !$session->ping }, 'the crash', 20);
-		connect_again();
+		$session = wait_for_session($node);
 	}
 	push @found, map { "after round $round: $_" } contradictions();
 }

@@ -9,6 +9,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use SqlSink;
 
 my $redis = RedisServer->new;
 my $node = new_cluster('surroundings', q(
@@ -172,14 +173,7 @@ restart_with(q(
 $session->do('CREATE PUBLICATION everything FOR ALL TABLES');
 $position = log_position($node);
 publish(1000);
-$session->do(q(
-	CREATE ROLE app;
-	GRANT USAGE ON SCHEMA dispatch TO app;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO app;
-	CREATE FUNCTION fail(dispatch.event[]) RETURNS SETOF dispatch.failure LANGUAGE sql
-		AS $$SELECT e.event_id, 'never', true FROM unnest($1) AS e$$;
-	INSERT INTO dispatch.backends (name, transport, options, owner)
-	VALUES ('failing', 'sql', '{"function": "public.fail(dispatch.event[])"}', 'app')));
+create_failing_backend($session, permanent => 1);
 $session->do(q(SELECT dispatch.publish('bad', 's', backend => 'failing')));
 $session->do(q(SELECT dispatch.publish('later', 's', scheduled_at => now() + '0.5 s')));
 $session->do(q(SELECT dispatch.create_backend('second', 'notify'),

@@ -11,8 +11,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
-use FailingSink;
 use ServerClock;
+use SqlSink;
 
 # More than any delay of the settings below, and much less than an hour
 my $SECONDS = 25;
@@ -39,13 +39,7 @@ sub start_server
 		autovacuum = off));
 }
 
-# The first column of the first row.
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 sub publish
 {

@@ -11,8 +11,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
-use FailingSink;
 use ServerDisk;
+use SqlSink;
 
 my $SIZE = 1500;				# of an event, such that tables grow
 my $MOST_EVENTS = 5000;

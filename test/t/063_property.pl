@@ -13,6 +13,7 @@ use Test::More;
 use DispatchTest;
 use RandomEvents;
 use RandomJson;
+use SqlSink;
 
 my $EVENTS = 300;
 my $HUGE = 1_000_000;
@@ -47,23 +48,15 @@ $_->{pg_enable_utf8} = 0 foreach $session, $listener;	# bytes in, bytes out
 $session->do('CREATE EXTENSION dispatch');
 create_redis_backend($node, $redis, name => 'stream');
 create_redis_backend($node, $redis, name => 'pubsub', mode => 'pubsub');
-$session->do(q(
-	SELECT dispatch.create_backend('notify', 'notify');
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.events (
-		event_id uuid, event_type text, source text, subject text, key text, body text);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE sql AS $$
+$session->do(q(SELECT dispatch.create_backend('notify', 'notify')));
+create_sink($session, q(
+		CREATE TABLE sink.events (
+			event_id uuid, event_type text, source text, subject text, key text, body text)),
+	sql => q(
 		INSERT INTO sink.events
 		SELECT event_id, event_type, source, subject, key, body FROM unnest(events);
-		SELECT NULL::uuid, NULL::text, NULL::boolean WHERE false $$;
-	RESET ROLE;
-	INSERT INTO dispatch.backends (name, transport, options, owner)
-	VALUES ('sql', 'sql', '{"function": "sink.take(dispatch.event[])"}', 'sink')));
+		SELECT NULL::uuid, NULL::text, NULL::boolean WHERE false));
+create_sink_backend($session, 'sql', envelope => undef);
 
 my (%heard, %notified);
 my $subscriber = $redis->client;

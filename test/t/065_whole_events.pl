@@ -9,6 +9,7 @@ use warnings;
 use Test::More;
 
 use DispatchTest;
+use SqlSink;
 
 my $CLOUDEVENT = '{"specversion": "1.0", "id": "i-1", "source": "/s", "type": "given", "time": '
   . '"2025-06-25T10:11:12Z", "datacontenttype": "a/b", "tenant": "acme", "data_base64": "AP8="}';
@@ -25,23 +26,15 @@ sub rows { return $session->selectall_arrayref("SELECT $SHOWN FROM $_[0] ORDER B
 
 $session->do('CREATE EXTENSION dispatch');
 # Refuses every event until it is mended, and remembers every attempt.
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.attempts (event_id uuid, event_type text, body text);
-	CREATE TABLE sink.mended (mended boolean);
-	INSERT INTO sink.mended VALUES (false);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE sql AS $$
+create_sink($session, q(
+		CREATE TABLE sink.attempts (event_id uuid, event_type text, body text);
+		CREATE TABLE sink.mended (mended boolean);
+		INSERT INTO sink.mended VALUES (false)),
+	sql => q(
 		INSERT INTO sink.attempts SELECT event_id, event_type, body FROM unnest(events);
 		SELECT event_id, 'refused', false FROM unnest(events)
-		WHERE NOT (SELECT mended FROM sink.mended) $$;
-	RESET ROLE;
-	INSERT INTO dispatch.backends (name, transport, options, owner)
-	VALUES ('default', 'sql', '{"function": "sink.take(dispatch.event[])"}', 'sink')));
+		WHERE NOT (SELECT mended FROM sink.mended)));
+create_sink_backend($session, 'default', envelope => undef);
 
 sub mend { $session->do('UPDATE sink.mended SET mended = ?', undef, @_); return; }
 

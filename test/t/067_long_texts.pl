@@ -10,6 +10,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 use DispatchTest;
+use SqlSink;
 use PostgreSQL::Test::Utils;
 
 my $DIGITS = 100_001;			# of 1e100000
@@ -22,12 +23,7 @@ my $node = new_cluster('long', q(
 	log_statement = none));
 my $session = session($node);
 
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 # A document with so many numbers.
 sub numbers { return "(SELECT jsonb_agg(1e100000) FROM generate_series(1, $_[0]))"; }
@@ -41,22 +37,14 @@ sub peak
 }
 
 $session->do('CREATE EXTENSION dispatch');
-$session->do(q(
-	CREATE ROLE sink;
-	GRANT USAGE ON SCHEMA dispatch TO sink;
-	GRANT USAGE ON TYPE dispatch.event, dispatch.failure TO sink;
-	CREATE SCHEMA sink AUTHORIZATION sink;
-	SET ROLE sink;
-	CREATE TABLE sink.got (event_type text, length int);
-	CREATE TABLE sink.refused (event_type text);
-	CREATE FUNCTION sink.take(events dispatch.event[]) RETURNS SETOF dispatch.failure
-	LANGUAGE sql AS $$
+create_sink($session, q(
+		CREATE TABLE sink.got (event_type text, length int);
+		CREATE TABLE sink.refused (event_type text)),
+	sql => q(
 		INSERT INTO sink.got SELECT event_type, length(body) FROM unnest(events);
 		SELECT event_id, 'refused', false FROM unnest(events)
-		WHERE event_type IN (SELECT r.event_type FROM sink.refused AS r) $$;
-	RESET ROLE;
-	INSERT INTO dispatch.backends (name, transport, options, owner) VALUES ('default', 'sql',
-		'{"function": "sink.take(dispatch.event[])", "envelope": "data"}', 'sink')));
+		WHERE event_type IN (SELECT r.event_type FROM sink.refused AS r)));
+create_sink_backend($session, 'default');
 sub got { return sql('SELECT count(*) FROM sink.got WHERE event_type = ?', @_); }
 
 # ---- Refused by publish()
