@@ -33,6 +33,7 @@ use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use ChildServer qw(spawn end_processes);
 
 my $START_SECONDS = 90;
 my $STOP_SECONDS = 30;
@@ -208,23 +209,15 @@ sub launch
 sub _spawn
 {
 	my ($self, $node) = @_;
-	my $pid = fork // die "fork: $!";
 
-	return $pid if $pid;
-
-	# In its own directory, by which run.sh knows it.  POSIX::_exit: a failed
-	# exec must not run the END blocks of the test.
-	open STDIN, '<', '/dev/null';
-	open STDOUT, '>>', "$node->{dir}/kafka.log";
-	open STDERR, '>&', \*STDOUT;
-	chdir $node->{dir} or POSIX::_exit(127);
-	exec(
+	# In its own directory, by which run.sh knows it.
+	return spawn(
+		"$node->{dir}/kafka.log", 'env', '-C', $node->{dir},
 		'java', @{ $self->{java} }, '-XX:-UsePerfData',
 		"-XX:SharedArchiveFile=$self->{home}/classes.jsa", '-Djava.awt.headless=true',
 		"-Djava.io.tmpdir=$node->{dir}",
 		"-Dlog4j.configuration=file:$self->{sources}/test/kafka/log4j.properties",
-		'-cp', "$self->{home}/jars/*", 'kafka.Kafka', 'server.properties')
-	  or POSIX::_exit(127);
+		'-cp', "$self->{home}/jars/*", 'kafka.Kafka', 'server.properties');
 }
 
 # Waits until each node that runs says that all that run are there.
@@ -298,24 +291,14 @@ sub _signal
 	return;
 }
 
-# Signals nodes and waits for their end, which KILL brings about if need be.
+# All nodes, or those with these numbers, as far as they run.
 sub _end
 {
 	my ($self, $signal, @ids) = @_;
 	my @nodes = grep { $_->{pid} } map { $self->_node($_) } @ids ? @ids : $self->ids;
-	my $deadline = time + $STOP_SECONDS;
 
-	kill $signal, $_ foreach map { $_->{pid} } @nodes;
-	kill 'CONT', $_ foreach map { $_->{pid} } @nodes;
-	foreach my $node (@nodes)
-	{
-		until (waitpid($node->{pid}, POSIX::WNOHANG()) != 0)
-		{
-			kill 'KILL', $node->{pid} if time > $deadline;
-			sleep 0.01;
-		}
-		$node->{pid} = undef;
-	}
+	end_processes($signal, $STOP_SECONDS, map { $_->{pid} } @nodes);
+	$_->{pid} = undef foreach @nodes;
 	return;
 }
 

@@ -4,8 +4,7 @@
 # It runs as whoever runs the test, on free ports and in a directory of its own,
 # with its own port mapper of Erlang: nothing of it is shared with a server that
 # the machine may run, and nothing is left when the test ends, however it does.
-# A server that does not come up ends the test: a broker that is missing is a
-# failure, never a skip.
+# See ChildServer.pm for what can be done to it.
 #
 #     my $rabbit = RabbitServer->new;
 #     $rabbit->client->queue('events', durable => 1);
@@ -28,12 +27,12 @@ use DBI ();
 use IO::Socket::INET;
 use IPC::Run;
 use JSON::PP ();
-use POSIX ();
-use Test::More ();
 use Time::HiRes qw(sleep time);
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+
+use parent 'ChildServer';
 
 # Not those in PATH, which insist on the users root and rabbitmq.
 my $SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server';
@@ -50,27 +49,21 @@ my $DISK_LIMIT = '1MB';
 my $AMQP_HEADER = "AMQP\0\0\x09\x01";
 my $METHOD_FRAME = "\x01";
 
-my @all_servers;
-
 # new(conf => {directive => value, ...}): starts a server.
 sub new
 {
 	my ($class, %options) = @_;
-	my $self = bless {
-		dir => PostgreSQL::Test::Utils::tempdir('rabbit'),
+	my $self = $class->child(
+		'rabbit', start_seconds => $START_SECONDS, stop_seconds => $STOP_SECONDS,
 		conf => $options{conf} // {},
-		(map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(port dist_port epmd_port)),
-		pid => undef, epmd => undef }, $class;
+		map { $_ => PostgreSQL::Test::Cluster::get_free_port() } qw(port dist_port epmd_port));
 
-	push @all_servers, $self;
 	$self->_write_files;
+	# One that the server starts itself would outlive it, in the root directory.
+	$self->helper('epmd', '-port', $self->{epmd_port}, '-address', $self->host);
 	$self->start;
 	return $self;
 }
-
-sub host { return '127.0.0.1'; }
-sub port { return $_[0]->{port}; }
-sub pid { return $_[0]->{pid}; }
 
 sub log_content
 {
@@ -118,9 +111,7 @@ sub start
 {
 	my ($self) = @_;
 	my $dir = $self->{dir};
-	my $deadline = time + $START_SECONDS;
 
-	croak 'the RabbitMQ server is running already' if $self->{pid};
 	local %ENV = (
 		%ENV,
 		HOME => "$dir/home",
@@ -140,38 +131,12 @@ sub start
 		# Makes the script become the server instead of waiting for it.
 		RUNNING_UNDER_SYSTEMD => 'true');
 
-	# One that the server starts itself would outlive it, in the root directory.
-	$self->{epmd} //= $self->_spawn('epmd', '-port', $self->{epmd_port}, '-address', $self->host);
-	$self->{pid} = $self->_spawn($SERVER);
-	until ($self->_answers)
-	{
-		if (waitpid($self->{pid}, POSIX::WNOHANG()) == $self->{pid})
-		{
-			$self->{pid} = undef;
-			Test::More::BAIL_OUT('rabbitmq-server ended: ' . $self->log_content);
-		}
-		Test::More::BAIL_OUT('rabbitmq-server is not up: ' . $self->log_content)
-		  if time > $deadline;
-		sleep 0.05;
-	}
+	$self->run($SERVER);
 	return;
 }
 
-sub _spawn
-{
-	my ($self, @command) = @_;
-	my $pid = fork // die "fork: $!";
-
-	return $pid if $pid;
-	# POSIX::_exit: a failed exec must not run the END blocks of the test.
-	open STDIN, '<', '/dev/null';
-	open STDOUT, '>>', "$self->{dir}/output";
-	open STDERR, '>&', \*STDOUT;
-	exec @command or POSIX::_exit(127);
-}
-
 # It listens only when all of it is up.
-sub _answers
+sub answers
 {
 	my ($self) = @_;
 	my $socket = IO::Socket::INET->new(
@@ -180,75 +145,6 @@ sub _answers
 	syswrite $socket, $AMQP_HEADER;
 	sysread $socket, $frame, 1;
 	return $frame eq $METHOD_FRAME;
-}
-
-# Stops it in an orderly way.
-sub stop
-{
-	my ($self) = @_;
-
-	return unless $self->{pid};
-	$self->sigcont;
-	$self->_end('TERM');
-	return;
-}
-
-# Kills it, as a machine that loses power would.
-sub kill9
-{
-	my ($self) = @_;
-
-	$self->_end('KILL') if $self->{pid};
-	return;
-}
-
-sub restart
-{
-	my ($self) = @_;
-
-	$self->stop;
-	$self->start;
-	return;
-}
-
-# A frozen server: connections are accepted by the kernel, nothing is answered.
-sub sigstop
-{
-	my ($self) = @_;
-
-	kill 'STOP', $self->{pid} or croak "kill: $!";
-	return;
-}
-
-sub sigcont
-{
-	my ($self) = @_;
-
-	kill 'CONT', $self->{pid} or croak "kill: $!";
-	return;
-}
-
-# Signals it and waits for its end, which KILL brings about if need be.
-sub _end
-{
-	my ($self, $signal) = @_;
-
-	_end_process(delete $self->{pid}, $signal);
-	return;
-}
-
-sub _end_process
-{
-	my ($pid, $signal) = @_;
-	my $deadline = time + $STOP_SECONDS;
-
-	kill $signal, $pid;
-	until (waitpid($pid, POSIX::WNOHANG()) != 0)
-	{
-		kill 'KILL', $pid if time > $deadline;
-		sleep 0.01;
-	}
-	return;
 }
 
 # ---- What an operator does
@@ -453,19 +349,6 @@ sub create_backend
 		JSON::PP->new->encode({ host => $self->host, port => 0 + $self->port, %options }));
 	$session->disconnect;
 	return;
-}
-
-END
-{
-	# waitpid changes it, and it is the result of the test.
-	my $exit_code = $?;
-
-	foreach my $server (@all_servers)
-	{
-		$server->kill9;
-		_end_process($server->{epmd}, 'KILL') if $server->{epmd};
-	}
-	$? = $exit_code;
 }
 
 1;
