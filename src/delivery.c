@@ -176,7 +176,8 @@ delivery_fail_entry(Delivery *delivery, Entry *entry, DispatchErrorClass error_c
 	if (entry->is_retry)
 	{
 		retry_queue_note(delivery->queue, exception);
-		window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
+		if (entry->event->key != NULL)
+			window_skip_key(delivery->retries, entry->key_hash, delivery->queue);
 	}
 	else
 		retry_queue_add(delivery->queue, exception, true);

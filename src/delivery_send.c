@@ -42,15 +42,20 @@ may_send_more(const Delivery *delivery)
 }
 
 /*
- * Strict order: must this event wait for another one of its key, be it under way
- * or before it in line?
+ * Must this event wait for another one of its key?  For one that has failed and is
+ * not known to the queue, of which there may be one of any key; in strict order
+ * also for one that is under way or before it in line.
  */
 static bool
 is_held_up(const Delivery *delivery, const Entry *entry, bool *held)
 {
 	uint32		key = entry->key_hash % KEY_COUNTERS;
 
-	if (delivery->backend->ordering != ORDER_STRICT || entry->event->key == NULL)
+	if (delivery->backend->ordering == ORDER_NONE || entry->event->key == NULL)
+		return false;
+	if (!entry->is_retry && retry_queue_is_partial(delivery->queue))
+		return true;
+	if (delivery->backend->ordering != ORDER_STRICT)
 		return false;
 	if (window_key_is_sent(delivery->window, entry) ||
 		window_key_is_sent(delivery->retries, entry))

@@ -114,7 +114,6 @@ progress_load_queue(void *arg)
 	/* Known only when they were read: a change must not be lost with an error. */
 	exceptions = exceptions_read_open(MyWorker.backend_id, RETRY_QUEUE_MAX + 1);
 	MyWorker.exceptions_generation = generation;
-	MyWorker.queue_is_partial = list_length(exceptions) > RETRY_QUEUE_MAX;
 	old = MemoryContextSwitchTo(MyWorker.queue_context);
 	retry_queue_match(MyWorker.queue, exceptions);
 	MemoryContextSwitchTo(old);

@@ -35,6 +35,7 @@ struct RetryQueue
 	int			count;
 	int			ngone;			/* of those, removed */
 	int			allocated;
+	bool		is_partial;		/* there are rows that were too many for it */
 	Item	   *items;			/* by id */
 	uint32		keys[KEY_COUNTERS]; /* items by hash of their key */
 
@@ -61,6 +62,12 @@ int
 retry_queue_count(const RetryQueue *queue)
 {
 	return queue->count - queue->ngone;
+}
+
+bool
+retry_queue_is_partial(const RetryQueue *queue)
+{
+	return queue->is_partial;
 }
 
 bool
@@ -186,11 +193,19 @@ retry_queue_remove(RetryQueue *queue, const Exception *exception)
 void
 retry_queue_match(RetryQueue *queue, List *exceptions)
 {
+	bool		is_partial = list_length(exceptions) > RETRY_QUEUE_MAX;
+	/* Of the rows behind the last of so many nothing is known. */
+	int64		last_id = is_partial ? ((Exception *) llast(exceptions))->id : PG_INT64_MAX;
 	ListCell   *lc;
 
+	queue->is_partial = is_partial;
 	queue->is_scanned = false;
 	for (int i = 0; i < queue->count; i++)
-		queue->items[i].matched = queue->items[i].busy;
+	{
+		Item	   *item = &queue->items[i];
+
+		item->matched = item->busy || item->exception.id > last_id;
+	}
 	foreach(lc, exceptions)
 	{
 		Exception  *exception = lfirst(lc);

@@ -21,6 +21,8 @@ typedef struct RetryQueue RetryQueue;
 
 extern RetryQueue *retry_queue_create(void);	/* in the current context */
 extern int	retry_queue_count(const RetryQueue *queue);
+/* Were there more rows than RETRY_QUEUE_MAX when it was matched last? */
+extern bool retry_queue_is_partial(const RetryQueue *queue);
 
 /* Is there an event with a key of that hash? */
 extern bool retry_queue_holds_key(const RetryQueue *queue, uint32 key_hash);
@@ -36,7 +38,11 @@ extern void retry_queue_note(RetryQueue *queue, const Exception *exception);
 extern void retry_queue_put_back(RetryQueue *queue, const Exception *exception);
 extern void retry_queue_remove(RetryQueue *queue, const Exception *exception);
 
-/* Makes the queue agree with the rows there are; what is busy stays. */
+/*
+ * Makes the queue agree with the rows there are; what is busy stays.  So does what
+ * lies behind the last row, if there are more than RETRY_QUEUE_MAX: its key is held
+ * up all the same.
+ */
 extern void retry_queue_match(RetryQueue *queue, List *exceptions);
 
 /*

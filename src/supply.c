@@ -43,6 +43,7 @@ typedef struct ReadStep
 	List	   *picked;			/* of Exception, for retries; NIL: the log is read */
 	List	   *entries;
 	Size		bytes;			/* of their events */
+	Size		limit;			/* of memory, beyond which no more are made */
 	bool		has_unmade;		/* the step has failed for an event's sake */
 	XLogRecPtr	lsn;
 } ReadStep;
@@ -157,20 +158,26 @@ take_event(Event *event, void *arg)
 	read->bytes += outbox_event_size(event);
 	return list_length(read->entries) < MyWorker.backend->batch_size &&
 		read->bytes < max_bytes &&
-		MemoryContextMemAllocated(read->batch->context, true) < max_bytes + batch_bytes;
+		MemoryContextMemAllocated(read->batch->context, true) < read->limit;
 }
 
 static void
 read_entries(ReadStep *read)
 {
+	Size		batch_bytes = (Size) setting_batch_bytes * 1024;
+	List	   *events;
 	ListCell   *lc;
 
 	if (read->picked == NIL)
 	{
+		read->limit = Min(batch_bytes, READ_BYTES) + batch_bytes;
 		cursor_read(MyWorker.cursor, take_event, read, &read->lsn);
 		return;
 	}
-	foreach(lc, exceptions_read_events(read->picked, (Size) setting_batch_bytes * 1024))
+	/* These are all in memory first, the last one however long it is. */
+	events = exceptions_read_events(read->picked, batch_bytes);
+	read->limit = MemoryContextMemAllocated(read->batch->context, true) + batch_bytes;
+	foreach(lc, events)
 		if (!take_event(lfirst(lc), read))
 			return;
 }
@@ -238,7 +245,8 @@ read_events(void *arg)
 	 */
 	if (exceptions_news_may_be_late())
 		progress_load_queue(NULL);
-	if (MyWorker.backends_generation != catalog_backends_generation ||
+	if (retry_queue_is_partial(MyWorker.queue) ||
+		MyWorker.backends_generation != catalog_backends_generation ||
 		MyWorker.exceptions_generation != catalog_exceptions_generation)
 	{
 		MyWorker.look = true;

@@ -172,7 +172,8 @@ current_state(void)
 	if (MyWorker.delivery->failures > 0)
 		return error_policy(MyWorker.delivery->error_class)->needs_operator ?
 			WORKER_MISCONFIGURED : WORKER_OUTAGE;
-	if (MyWorker.queue_is_partial || retry_queue_count(MyWorker.queue) > RETRY_QUEUE_MAX)
+	if (retry_queue_is_partial(MyWorker.queue) ||
+		retry_queue_count(MyWorker.queue) > RETRY_QUEUE_MAX)
 		return WORKER_BLOCKED;
 	return MyWorker.delivery->state == DISPATCH_READY ? WORKER_RUNNING : WORKER_CONNECTING;
 }
@@ -219,7 +220,7 @@ has_room(void)
 
 	/* Keys of rows that were not loaded are not known, and must not be overtaken. */
 	return !MyWorker.delivery->draining && !MyWorker.must_load_queue &&
-		!MyWorker.queue_is_partial &&
+		!retry_queue_is_partial(MyWorker.queue) &&
 		retry_queue_count(MyWorker.queue) <= RETRY_QUEUE_MAX &&
 		window_count(window) <= window_limit(window) &&
 		window->bytes <= (Size) setting_batch_bytes * 1024;
@@ -323,7 +324,7 @@ static void
 supply(void)
 {
 	if (MyWorker.must_load_queue ||
-		(MyWorker.queue_is_partial &&
+		(retry_queue_is_partial(MyWorker.queue) &&
 		 retry_queue_count(MyWorker.queue) < QUEUE_RELOAD_COUNT) ||
 		MyWorker.exceptions_generation != catalog_exceptions_generation)
 	{

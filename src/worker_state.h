@@ -60,7 +60,6 @@ typedef struct Worker
 	MemoryContext queue_context;	/* of the next */
 	RetryQueue *queue;
 	bool		must_load_queue;
-	bool		queue_is_partial;	/* there are more rows than it may hold */
 	uint64		exceptions_generation;	/* when the queue was loaded */
 	TimestampTz next_retry;		/* when one is due; 0: unknown */
 

@@ -9,6 +9,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use DispatchTest;
+use FakeRedis;
 use SqlSink;
 
 my $LIMIT = 100_000;			# RETRY_QUEUE_MAX
@@ -144,6 +145,48 @@ eval {
 };
 is($@, '', 'the backend goes on when there is room for all again');
 wait_for_state($node, 'default', 'running');
+
+# ---- Rows that become too many while events of their keys wait for the broker
+
+$session->do('DELETE FROM dispatch.exceptions');
+my $redis = FakeRedis->new;
+my $refusal = '-WRONGTYPE Operation against a key holding the wrong kind of value';
+$redis->answer('XADD:bad' => $refusal,
+	'XADD:ok' => q(-OOM command not allowed when used memory > 'maxmemory'));
+create_redis_backend($node, $redis, name => 'second', stream_name => '{event_type}');
+$session->do('SELECT dispatch.pause_backend(?)', undef, 'second');
+$session->do(q(UPDATE dispatch.backends SET max_retries = 10, retry_delay = '1 hour'
+	WHERE name = 'second'));
+my $insert = q(INSERT INTO dispatch.exceptions (xid, id, created_at, event_id, backend_id, segment,
+		event_type, source, key, data, status, attempts, next_attempt_at)
+	SELECT '1', i, now(), gen_random_uuid(), b.id, -1, 't', 's', $3,
+		'1', 'retrying', 1, now() + interval '1 hour'
+	FROM dispatch.backends AS b, generate_series($1::int, $2::int) AS i WHERE b.name = 'second');
+$session->do($insert, undef, 1, $LIMIT - 10, undef);
+$session->do(q(SELECT count(dispatch.publish('bad', 's', '1', 'second', key => 'k' || i))
+	FROM generate_series(1, 60) AS i));
+$session->do(q(SELECT dispatch.publish('ok', 's', '1', 'second', key => k)
+	FROM unnest(ARRAY['k60', 'unknown', NULL]) AS k));
+$session->do('SELECT dispatch.resume_backend(?)', undef, 'second');
+wait_until(sub { sql(q(SELECT count(*) FROM dispatch.exceptions WHERE event_type = 'bad')) == 60 },
+	'those that are refused', 60);
+
+# One that the worker has not heard of, behind more than it can load.
+$session->do($insert, undef, 1_000_000, 1_000_000, 'unknown');
+$session->do('SELECT dispatch.announce_exceptions()');
+sleep 1;
+$redis->answer('XADD:bad' => $refusal);
+my $of = q(SELECT status FROM dispatch.events
+	WHERE event_type = 'ok' AND key = ?);
+my $delivered = q(SELECT w.published FROM dispatch.workers() AS w
+	JOIN dispatch.backends AS b ON b.id = w.backend_id WHERE b.name = 'second');
+wait_until(sub { sql($delivered) == 1 }, 'the one without a key', 60);
+isnt(sql($of, $_), 'published', "$_: not before the one that has failed")
+  foreach qw(k60 unknown);
+$session->do(q(DELETE FROM dispatch.exceptions WHERE id < 1000));
+$session->do('SELECT dispatch.announce_exceptions()');
+wait_until(sub { sql(q(SELECT count(*) FROM dispatch.exceptions WHERE status = 'parked')) == 2 },
+	'both are parked', 60);
 
 log_ok($node, qr/could not/);
 $node->stop;
