@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -27,6 +28,7 @@
 #include "utils/builtins.h"
 
 #include "backends.h"
+#include "catalog.h"
 #include "schedule.h"
 #include "wake.h"
 
@@ -37,9 +39,14 @@ PG_FUNCTION_INFO_V1(dispatch_adopt);
 	"event_id, created_at, backend_id, max_retries, event_type, source, subject, key," \
 	" data, options, attributes, content"
 
+/*
+ * One at a time, and before anything else is read or locked that the other may
+ * want.  Neither publishers nor our processes take a lock that conflicts.
+ */
+#define LOCK_OUT_OTHERS "LOCK TABLE dispatch.scheduled IN SHARE UPDATE EXCLUSIVE MODE"
+
 /* The function has a search_path of its own: operators need no schema. */
 static const char *const statements[] = {
-	/* In the order in which the manager's statements take them, or both wait. */
 	"LOCK TABLE dispatch.scheduled, dispatch.positions, dispatch.backends, dispatch.outbox"
 	" IN ACCESS EXCLUSIVE MODE",
 
@@ -60,18 +67,34 @@ static const char *const statements[] = {
 	"UPDATE dispatch.backends SET identity = dispatch.identity()",
 };
 
+/* What is committed while locks are waited for must be seen, or it is lost. */
+static void
+check_isolation(void)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("dispatch.adopt() needs the isolation level READ COMMITTED"),
+				 errdetail("With the snapshot of this transaction it could lose events that"
+						   " were committed since."),
+				 errhint("Begin with BEGIN ISOLATION LEVEL READ COMMITTED.")));
+}
+
+/* Not "read only": that would look with a snapshot from before the lock. */
 static bool
 is_ours_already(void)
 {
 	SPI_execute("SELECT FROM dispatch.backends"
-				" WHERE identity <> dispatch.identity()", true, 1);
+				" WHERE identity <> dispatch.identity()", false, 1);
 	return SPI_processed == 0;
 }
 
 Datum
 dispatch_adopt(PG_FUNCTION_ARGS)
 {
+	check_isolation();
 	SPI_connect();
+	SPI_execute(LOCK_OUT_OTHERS, false, 0);
 	if (is_ours_already())
 	{
 		ereport(NOTICE,
@@ -79,6 +102,7 @@ dispatch_adopt(PG_FUNCTION_ARGS)
 		SPI_finish();
 		PG_RETURN_VOID();
 	}
+	catalog_lock_out_processes();
 	backends_adopting = true;
 	PG_TRY();
 	{

@@ -168,3 +168,10 @@ catalog_lock_extension(void)
 		catalog_extension_replaced = OidIsValid(now);
 	return now == extension;
 }
+
+void
+catalog_lock_out_processes(void)
+{
+	LockDatabaseObject(ExtensionRelationId, get_extension_oid(OUR_EXTENSION, false), 0,
+					   AccessExclusiveLock);
+}

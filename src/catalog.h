@@ -49,6 +49,13 @@ extern void catalog_register(void);
  */
 extern bool catalog_lock_extension(void);
 
+/*
+ * Waits until none of our processes is in a transaction, and keeps them out of
+ * the next until this one ends.  So locks on several tables can be taken in any
+ * order, as far as they are concerned.
+ */
+extern void catalog_lock_out_processes(void);
+
 /* It has been dropped and created again since this process started. */
 extern bool catalog_extension_replaced;
 

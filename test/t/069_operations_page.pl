@@ -4,7 +4,6 @@
 use strict;
 use warnings;
 
-use DBD::Pg qw(:async);
 use Test::More;
 
 use DispatchTest;
@@ -165,23 +164,6 @@ my ($states) = $copy->selectrow_array(
 	q(SELECT string_agg(DISTINCT state, ' ') FROM dispatch.backend_status));
 is($states, 'not adopted', 'a copy does not deliver');
 $copy->do(q(SELECT dispatch.resume_backend('default')));
-
-# The manager, which moves scheduled events just then, has one table and wants
-# the next: adopt() waits for it with nothing that it needs.
-my ($manager, $adopter) = (session($node, 'copy'), session($node, 'copy'));
-$_->begin_work foreach $manager, $adopter;
-$manager->do('DELETE FROM dispatch.scheduled WHERE false');
-$adopter->do('SELECT dispatch.adopt()', { pg_async => PG_ASYNC });
-wait_until(sub {
-	sql(q(SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'))
-}, 'adopt() to wait');
-$manager->do($_)
-  foreach 'DELETE FROM dispatch.positions WHERE false', 'SELECT FROM dispatch.backends';
-$manager->commit;
-ok(eval { $adopter->pg_result; 1 }, 'adopt() and the manager do not wait for each other')
-  or diag($@);
-$adopter->rollback;
-$_->disconnect foreach $manager, $adopter;
 
 my $before = $redis->client->xlen('events');
 $page->runs($node, 'copy', block(qr/adopt\(\)/));
