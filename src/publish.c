@@ -76,7 +76,8 @@ check_text(const text *value, const char *name, bool required)
 
 /*
  * Numbers are sent in digits, up to 147,456 of them, whereas 1e100000 takes a
- * dozen bytes here.  Only a document of so many bytes can go too far by that.
+ * dozen bytes here, and those of options are digits wherever they are read.
+ * Only a document of so many bytes can go too far by that.
  */
 #define NUMBER_BYTES 12
 #define NUMBER_DIGITS (128 * 1024 + 16 * 1024)
@@ -84,15 +85,15 @@ check_text(const text *value, const char *name, bool required)
 #define UNCHECKED_BYTES (NUMBERS_MAX / NUMBER_DIGITS * NUMBER_BYTES)
 
 static void
-check_numbers(const NewEvent *event)
+check_numbers(Datum document, const char *too_long)
 {
-	if (!event->has_data || toast_raw_datum_size(event->data) <= UNCHECKED_BYTES)
+	if (toast_raw_datum_size(document) <= UNCHECKED_BYTES)
 		return;
-	if (!json_numbers_fit(DatumGetJsonbP(event->data), NUMBERS_MAX))
+	if (!json_numbers_fit(DatumGetJsonbP(document), NUMBERS_MAX))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("data of an event is too long as text"),
-				 errdetail("Its numbers have more than %d digits together.", NUMBERS_MAX),
+				 errmsg("%s", too_long),
+				 errdetail("The numbers have more than %d digits together.", NUMBERS_MAX),
 				 errhint("Pass numbers with such exponents as strings: \"1e100000\".")));
 }
 
@@ -103,7 +104,10 @@ check_event(const NewEvent *event)
 	check_text(event->source, "source", true);
 	check_text(event->key, "key", false);
 	check_text(event->subject, "subject", false);
-	check_numbers(event);
+	if (event->has_data)
+		check_numbers(event->data, "data of an event is too long as text");
+	if (event->options != NULL)
+		check_numbers(JsonbPGetDatum(event->options), "options of an event are too long as text");
 	if (event->has_content && toast_raw_datum_size(event->content) - VARHDRSZ > CONTENT_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
