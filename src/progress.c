@@ -214,6 +214,22 @@ tell_of_failure(const Entry *entry)
 	untold = 0;
 }
 
+static void
+tell_of_position(void)
+{
+	const Delivery *delivery = MyWorker.delivery;
+
+	if (delivery == NULL)
+		return;
+	worker_debug((errmsg("backend \"%s\": its progress is stored", MyWorker.backend->name),
+				  errdetail(INT64_FORMAT " events are published, " INT64_FORMAT " were retried;"
+							" of the %d that are in memory %d are in flight.",
+							MyWorker.position.published, MyWorker.position.retried,
+							(int) (window_count(delivery->window) +
+								   window_count(delivery->retries)),
+							delivery_in_flight(delivery))));
+}
+
 /* The queue learns what was stored. */
 static void
 release_held(Window *window)
@@ -332,6 +348,7 @@ progress_save(void)
 	note_stored();
 	MyWorker.saved_at = MyWorker.turn_time;
 	MyWorker.moved_at = 0;
+	tell_of_position();
 	if (MyWorker.delivery != NULL)
 	{
 		release_held(MyWorker.delivery->window);

@@ -34,4 +34,14 @@ extern bool settings_allow_cluster(void);
 			ereport(elevel, rest); \
 	} while (0)
 
+/*
+ * What only "debug" shows.  At LOG, as the rest: it is for dispatch.log_level to
+ * say whether it is written, and log_min_messages hides what is less.
+ */
+#define worker_debug(rest) \
+	do { \
+		if (setting_log_level <= DEBUG1) \
+			ereport(LOG, rest); \
+	} while (0)
+
 #endif							/* DISPATCH_SETTINGS_H */

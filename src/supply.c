@@ -210,6 +210,25 @@ read_batch(ReadStep *read)
 	MemoryContextSwitchTo(old);
 }
 
+static void
+tell_of_read(const ReadStep *read, const char *what)
+{
+	const Entry *first;
+	const Entry *last;
+
+	if (read->entries == NIL)
+		return;
+	first = linitial(read->entries);
+	last = llast(read->entries);
+	worker_debug((errmsg_plural("backend \"%s\": %d event was read %s",
+								"backend \"%s\": %d events were read %s",
+								list_length(read->entries),
+								MyWorker.backend->name, list_length(read->entries), what),
+				  errdetail("The first has number " INT64_FORMAT ", the last " INT64_FORMAT
+							"; together they have %zu bytes.",
+							first->event->id, last->event->id, read->bytes)));
+}
+
 /* They are in safe hands now: they go into their window. */
 static void
 add_entries(Window *window, const ReadStep *read)
@@ -291,6 +310,7 @@ supply_events(void)
 	/* Nothing may leave the machine before it is durable here. */
 	durability_flush(read.lsn);
 
+	tell_of_read(&read, "to be sent");
 	add_entries(MyWorker.delivery->window, &read);
 	cursor_accept(MyWorker.cursor);
 }
@@ -359,6 +379,7 @@ supply_retries(void)
 		last_id = exception->id;
 		read.picked = list_delete_ptr(read.picked, exception);
 	}
+	tell_of_read(&read, "to be tried again");
 	add_entries(MyWorker.delivery->retries, &read);
 
 	/* Of the others, those beyond the last were too much for this time. */

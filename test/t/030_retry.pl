@@ -143,7 +143,7 @@ reload('dispatch.retry_max_delay', '5 min');
 
 # ---- dispatch.log_level: what our processes say
 
-foreach ([ error => 0, 0 ], [ warning => 1, 0 ], [ info => 1, 1 ])
+foreach ([ error => 0, 0, 0 ], [ warning => 1, 0, 0 ], [ info => 1, 1, 0 ], [ debug => 1, 1, 1 ])
 {
 	my ($level, @said) = @$_;
 	my $name = "logged $level";
@@ -158,7 +158,8 @@ foreach ([ error => 0, 0 ], [ warning => 1, 0 ], [ info => 1, 1 ])
 	wait_until(sub { !sql('SELECT count(*) FROM dispatch.backends WHERE name = ?', $name) },
 		'the end of the backend');
 	foreach ([ qr/WARNING:  backend "$name": event $id failed/, 'warnings' ],
-		[ qr/LOG:  backend "$name" is dropped/, 'information' ])
+		[ qr/LOG:  backend "$name" is dropped/, 'information' ],
+		[ qr/LOG:  backend "$name": 1 event was read to be sent/, 'batches' ])
 	{
 		my ($pattern, $what) = @$_;
 		my $said = shift @said;
@@ -166,7 +167,10 @@ foreach ([ error => 0, 0 ], [ warning => 1, 0 ], [ info => 1, 1 ])
 		wait_until(sub { log_lines($node, $pattern, $position) }, "the line: $what") if $said;
 		is(scalar(log_lines($node, $pattern, $position)), $said, "log_level = $level: $what");
 	}
+	is(!!log_lines($node, qr/LOG:  backend "$name": its progress is stored/, $position),
+		$level eq 'debug', "log_level = $level: progress");
 }
+reload('dispatch.log_level', 'info');
 
 # ---- How often
 
