@@ -30,16 +30,12 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "backoff.h"
 #include "launcher.h"
+#include "restart.h"
 #include "session.h"
 #include "settings.h"
 #include "slots.h"
 
-/* Delays (ms) before a manager that ended by itself is started again. */
-#define RESTART_DELAY 500
-#define RESTART_MAX_DELAY 60000
-#define GOOD_RUN 10000
 /* A registered manager that has not come up after this (ms) will not. */
 #define START_TIMEOUT 60000
 /* How often (ms) to look without being woken. */
@@ -49,10 +45,8 @@
 typedef struct Launch
 {
 	uint32		generation;		/* of the slot that this is about */
-	SteadyTime	at;				/* 0: not launched */
-	uint32		starts;			/* managers that had come up by then */
-	SteadyTime	restart_at;		/* when the next may be; 0: it has not ended */
-	int			failures;		/* of managers, in a row */
+	Restart		restart;		/* of its manager */
+	uint32		starts;			/* managers that had come up at the last one */
 } Launch;
 
 static Launch *launches;
@@ -188,19 +182,15 @@ release_slot(int number, Oid database)
 static bool
 may_launch(Launch *launch, uint32 starts)
 {
-	if (launch->at == 0)
-		return true;
-	if (starts == launch->starts && !steady_is_past(launch->at, START_TIMEOUT))
+	SteadyTime	next_at;
+
+	if (launch->restart.started_at != 0 && starts == launch->starts &&
+		!steady_is_past(launch->restart.started_at, START_TIMEOUT))
 		return false;
-	if (launch->restart_at == 0)
-	{
-		launch->failures = steady_is_past(launch->at, GOOD_RUN) ? 1 : launch->failures + 1;
-		launch->restart_at = steady_in(backoff_delay(launch->failures, RESTART_DELAY,
-													 RESTART_MAX_DELAY));
-	}
-	if (steady_ms_until(launch->restart_at) == 0)
+	next_at = restart_next(&launch->restart);
+	if (steady_ms_until(next_at) == 0)
 		return true;
-	wake_me_at(launch->restart_at);
+	wake_me_at(next_at);
 	return false;
 }
 
@@ -228,9 +218,8 @@ launch_manager(int number, Oid database, uint32 generation, uint32 starts)
 	if (session_register("dispatch_manager_main", name, "dispatch manager",
 						 &args, sizeof(args), NULL))
 	{
-		launch->at = steady_now();
+		restart_note_start(&launch->restart);
 		launch->starts = starts;
-		launch->restart_at = 0;
 		told_out_of_workers = false;
 		return;
 	}

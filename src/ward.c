@@ -15,17 +15,11 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "backoff.h"
 #include "manager.h"
 #include "session.h"
 #include "settings.h"
 #include "ward.h"
 
-/* Delays (ms) before a worker that ended by itself is started again. */
-#define RESTART_DELAY 500
-#define RESTART_MAX_DELAY 60000
-/* One that ran for this long (ms) was a good one. */
-#define GOOD_RUN 10000
 /* A registered process that has not come up after this (ms) will not. */
 #define START_TIMEOUT 60000
 /* How long (ms) a worker may take to end when it is asked to. */
@@ -123,31 +117,23 @@ static void
 start_worker(const Backend *backend, DatabaseSlot *database, const char *database_name)
 {
 	Ward	   *ward = ward_of(backend);
+	SteadyTime	next_at;
 
 	if (ward->version != backend->version)
 	{
 		ward->version = backend->version;
-		ward->failures = 0;
-		ward->started_at = 0;
-		ward->restart_at = 0;
+		memset(&ward->restart, 0, sizeof(Restart));
 	}
-	if (ward->started_at != 0 && ward->restart_at == 0)
+	next_at = restart_next(&ward->restart);
+	if (steady_ms_until(next_at) > 0)
 	{
-		/* It has just ended. */
-		ward->failures = steady_is_past(ward->started_at, GOOD_RUN) ? 1 : ward->failures + 1;
-		ward->restart_at = steady_in(backoff_delay(ward->failures, RESTART_DELAY,
-												   RESTART_MAX_DELAY));
-	}
-	if (steady_ms_until(ward->restart_at) > 0)
-	{
-		manager_wake_at(ward->restart_at);
+		manager_wake_at(next_at);
 		return;
 	}
 
 	if (register_worker(backend))
 	{
-		ward->started_at = steady_now();
-		ward->restart_at = 0;
+		restart_note_start(&ward->restart);
 		return;
 	}
 

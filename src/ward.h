@@ -12,6 +12,7 @@
 #include "nodes/pg_list.h"
 
 #include "backends.h"
+#include "restart.h"
 #include "slots.h"
 #include "steady.h"
 
@@ -20,9 +21,7 @@ typedef struct Ward
 {
 	int32		backend_id;
 	TransactionId version;		/* of its row when it was looked at last */
-	SteadyTime	started_at;		/* when its worker was registered; 0: never */
-	SteadyTime	restart_at;		/* when the next may be; 0: it has not ended */
-	int			failures;		/* of its workers, in a row */
+	Restart		restart;		/* of its worker */
 	bool		is_drained;		/* being dropped, and all is delivered */
 	FullTransactionId dropped_before;	/* who began before may publish to it */
 	SteadyTime	dropped_at;		/* when that was noted; 0: not being dropped */
