@@ -13,7 +13,7 @@
  *	kafka_producer.c	a producer; the one user of librdkafka
  *	kafka_resolve.c		name resolution that ends when the producer does
  *
- * How order is kept.  librdkafka sends batches, several in flight for each
+ * How order is kept.  librdkafka sends batches, small ones several at a time for each
  * partition, and tries again by itself: as an idempotent producer it numbers
  * them, and a broker refuses one that comes before those that it should follow.
  * So their order is kept, and none is written twice, under two conditions.

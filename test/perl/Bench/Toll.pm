@@ -16,7 +16,7 @@ package Bench::Toll;
 use strict;
 use warnings;
 
-use Bench;
+use Bench ();
 use Bench::Process;
 
 my $MICROSECONDS = 1_000_000;
