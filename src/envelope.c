@@ -14,7 +14,6 @@
 #include "postgres.h"
 
 #include "common/base64.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/memutils.h"
@@ -145,7 +144,7 @@ set_text(const char **result, const char *text, const char *name, const char **e
 	size_t		len;
 
 	*result = text;
-	if (text == NULL || GetDatabaseEncoding() == PG_UTF8)
+	if (text == NULL)
 		return true;
 	len = strlen(text);
 	if (utf8_convert(result, &len, &problem))

@@ -44,13 +44,12 @@ struct Gates
 {
 	const DispatchTransport *transport;
 	HTAB	   *table;
-	bool		any;			/* is there one? */
 };
 
 Gates *
 gates_create(const DispatchTransport *transport)
 {
-	Gates	   *gates = palloc0_object(Gates);
+	Gates	   *gates = palloc_object(Gates);
 	HASHCTL		info = {.keysize = sizeof(uint64), .entrysize = sizeof(Gate),
 	.hcxt = CurrentMemoryContext};
 
@@ -84,7 +83,7 @@ gate_of(const Gates *gates, const Entry *entry, HASHACTION action)
 	uint64		destination;
 
 	/* Nearly always. */
-	if (action != HASH_ENTER && !gates->any)
+	if (action != HASH_ENTER && hash_get_num_entries(gates->table) == 0)
 		return NULL;
 	destination = destination_of(gates, entry);
 	return hash_search(gates->table, &destination, action, NULL);
@@ -138,8 +137,7 @@ gates_unsent_all(Gates *gates)
 void
 gates_opened(Gates *gates, const Entry *entry)
 {
-	if (gate_of(gates, entry, HASH_REMOVE) != NULL)
-		gates->any = hash_get_num_entries(gates->table) > 0;
+	gate_of(gates, entry, HASH_REMOVE);
 }
 
 void
@@ -153,7 +151,6 @@ gates_closed(Gates *gates, const Entry *entry, long ms, const char *reason)
 			return;
 		gate = gate_of(gates, entry, HASH_ENTER);
 		gate->probe = NULL;
-		gates->any = true;
 	}
 	/* The answers of those that went before the probe tell nothing of it. */
 	if (gate->probe == entry)

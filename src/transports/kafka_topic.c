@@ -38,7 +38,6 @@ struct KafkaTopics
 	KafkaProducer *producer;
 	HTAB	   *table;
 	KafkaTopic *last;			/* the one that was opened last; NULL: none */
-	long		count;
 };
 
 /* For that producer, as long as the context lives. */
@@ -59,7 +58,7 @@ kafka_topics_create(MemoryContext context, KafkaProducer *producer)
 long
 kafka_topics_count(const KafkaTopics *topics)
 {
-	return topics->count;
+	return hash_get_num_entries(topics->table);
 }
 
 /*
@@ -104,7 +103,6 @@ find_or_add(KafkaTopics *topics, const char *name, const char **error)
 		/* threads write to it: the table is gone before they have ended */
 		topic->count = MemoryContextAllocZero(topics->context, sizeof(int));
 		dlist_init(&topic->held);
-		topics->count++;
 	}
 	topics->last = topic;
 	return topic;
