@@ -42,8 +42,9 @@ typedef struct ReadStep
 	Batch	   *batch;
 	List	   *picked;			/* of Exception, for retries; NIL: the log is read */
 	List	   *entries;
-	Size		bytes;			/* of their events */
-	Size		limit;			/* of memory, beyond which no more are made */
+	Size		bytes;			/* of their events, */
+	Size		max_bytes;		/* which are enough then */
+	Size		max_memory;		/* beyond which no more are made */
 	bool		has_unmade;		/* the step has failed for an event's sake */
 	XLogRecPtr	lsn;
 } ReadStep;
@@ -147,8 +148,6 @@ static bool
 take_event(Event *event, void *arg)
 {
 	ReadStep   *read = arg;
-	Size		batch_bytes = (Size) setting_batch_bytes * 1024;
-	Size		max_bytes = read->picked == NIL ? Min(batch_bytes, READ_BYTES) : batch_bytes;
 	Entry	   *entry = palloc0_object(Entry);
 
 	entry->event = event;
@@ -157,8 +156,8 @@ take_event(Event *event, void *arg)
 	read->entries = lappend(read->entries, entry);
 	read->bytes += outbox_event_size(event);
 	return list_length(read->entries) < MyWorker.backend->batch_size &&
-		read->bytes < max_bytes &&
-		MemoryContextMemAllocated(read->batch->context, true) < read->limit;
+		read->bytes < read->max_bytes &&
+		MemoryContextMemAllocated(read->batch->context, true) < read->max_memory;
 }
 
 static void
@@ -170,13 +169,15 @@ read_entries(ReadStep *read)
 
 	if (read->picked == NIL)
 	{
-		read->limit = Min(batch_bytes, READ_BYTES) + batch_bytes;
+		read->max_bytes = Min(batch_bytes, READ_BYTES);
+		read->max_memory = read->max_bytes + batch_bytes;
 		cursor_read(MyWorker.cursor, take_event, read, &read->lsn);
 		return;
 	}
 	/* These are all in memory first, the last one however long it is. */
 	events = exceptions_read_events(read->picked, batch_bytes);
-	read->limit = MemoryContextMemAllocated(read->batch->context, true) + batch_bytes;
+	read->max_bytes = batch_bytes;
+	read->max_memory = MemoryContextMemAllocated(read->batch->context, true) + batch_bytes;
 	foreach(lc, events)
 		if (!take_event(lfirst(lc), read))
 			return;
