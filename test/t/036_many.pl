@@ -176,8 +176,7 @@ $session->do($insert, undef, 1_000_000, 1_000_000, 'unknown');
 $session->do('SELECT dispatch.announce_exceptions()');
 sleep 1;
 $redis->answer('XADD:bad' => $refusal);
-my $of = q(SELECT status FROM dispatch.events
-	WHERE event_type = 'ok' AND key = ?);
+my $of = q(SELECT status FROM dispatch.events WHERE event_type = 'ok' AND key = ?);
 my $delivered = q(SELECT w.published FROM dispatch.workers() AS w
 	JOIN dispatch.backends AS b ON b.id = w.backend_id WHERE b.name = 'second');
 wait_until(sub { sql($delivered) == 1 }, 'the one without a key', 60);

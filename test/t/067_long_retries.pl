@@ -15,12 +15,7 @@ my $node = new_cluster('long', q(
 	log_statement = none));
 my $session = session($node);
 
-sub sql
-{
-	my ($query, @arguments) = @_;
-
-	return scalar $session->selectrow_array($query, undef, @arguments);
-}
+sub sql { return value_of($session, @_); }
 
 $session->do('CREATE EXTENSION dispatch');
 create_sink($session, q(

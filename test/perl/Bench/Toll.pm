@@ -6,7 +6,7 @@
 #     in_turns(5,
 #         ours => sub { ...; drain_rate($session, 'default', $count, $toll) },
 #         theirs => sub { $toll->of_theirs($count, sub { system 'client' }) });
-#     $toll->record('100 bytes', 'client');
+#     $toll->record('100 bytes', 'bare client');
 #
 # Where processors are what bounds a rate, this says why, and is steadier than
 # the rate: what else the machine does takes time from both, but is not counted.
