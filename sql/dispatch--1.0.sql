@@ -87,7 +87,7 @@ COMMENT ON COLUMN dispatch.backends.transport IS 'driver: see dispatch.transport
 COMMENT ON COLUMN dispatch.backends.options IS 'of the transport; secrets show as ********';
 COMMENT ON COLUMN dispatch.backends.enabled IS 'false: paused, events wait';
 COMMENT ON COLUMN dispatch.backends.ordering IS 'key: events of a key in order; strict: never overtaken either; none';
-COMMENT ON COLUMN dispatch.backends.batch_size IS 'events read at once; NULL: dispatch.batch_size';
+COMMENT ON COLUMN dispatch.backends.batch_size IS 'an eighth of the events that may be in flight; NULL: dispatch.batch_size';
 COMMENT ON COLUMN dispatch.backends.sleep_time IS 'safety net between two looks; NULL: dispatch.sleep_time';
 COMMENT ON COLUMN dispatch.backends.max_retries IS 'attempts after the first; NULL: dispatch.max_retries';
 COMMENT ON COLUMN dispatch.backends.retry_backoff IS 'false: constant retry_delay; NULL: dispatch.retry_backoff';

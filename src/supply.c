@@ -32,16 +32,19 @@
  * An event is copied when it is read, when its message is made, and when that
  * is sent.  So no more is read in one go than the processor's caches hold, or
  * each copy comes from main memory: with events of 3 to 10 kB that costs a
- * worker nearly twice its time.  How much may be on its way at once is another
- * matter, which batch_bytes decides.
+ * worker nearly twice its time.  Nor so many that the broker is done with what
+ * it has before it gets more.  How much may be on its way at once is another
+ * matter, which batch_size and batch_bytes decide.
  */
 #define READ_BYTES ((Size) 1024 * 1024)
+#define READ_EVENTS 500
 
 typedef struct ReadStep
 {
 	Batch	   *batch;
 	List	   *picked;			/* of Exception, for retries; NIL: the log is read */
 	List	   *entries;
+	int			max_count;		/* of them, in one go */
 	Size		bytes;			/* of their events, */
 	Size		max_bytes;		/* which are enough then */
 	Size		max_memory;		/* beyond which no more are made */
@@ -155,7 +158,7 @@ take_event(Event *event, void *arg)
 	make_message(entry);
 	read->entries = lappend(read->entries, entry);
 	read->bytes += outbox_event_size(event);
-	return list_length(read->entries) < MyWorker.backend->batch_size &&
+	return list_length(read->entries) < read->max_count &&
 		read->bytes < read->max_bytes &&
 		MemoryContextMemAllocated(read->batch->context, true) < read->max_memory;
 }
@@ -169,6 +172,7 @@ read_entries(ReadStep *read)
 
 	if (read->picked == NIL)
 	{
+		read->max_count = Min(MyWorker.backend->batch_size, READ_EVENTS);
 		read->max_bytes = Min(batch_bytes, READ_BYTES);
 		read->max_memory = read->max_bytes + batch_bytes;
 		cursor_read(MyWorker.cursor, take_event, read, &read->lsn);
@@ -176,6 +180,7 @@ read_entries(ReadStep *read)
 	}
 	/* These are all in memory first, the last one however long it is. */
 	events = exceptions_read_events(read->picked, batch_bytes);
+	read->max_count = MyWorker.backend->batch_size;
 	read->max_bytes = batch_bytes;
 	read->max_memory = MemoryContextMemAllocated(read->batch->context, true) + batch_bytes;
 	foreach(lc, events)
