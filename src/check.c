@@ -102,7 +102,7 @@ try_connection(CheckAnswer *answer)
 		}
 		timeout = delivery_timeout(delivery);
 		session_wait(delivery->wait.fd, delivery->wait.events,
-					 timeout < 0 ? 1000 : Min(timeout, 1000), PG_WAIT_EXTENSION);
+					 timeout < 0 ? 1000 : Min(timeout, 1000));
 	}
 	delivery_disconnect(delivery);
 }

@@ -327,7 +327,7 @@ dispatch_launcher_main(Datum arg)
 		next_turn = steady_in(IDLE_WAIT);
 		scan_databases();
 		match_managers();
-		session_wait(-1, 0, steady_ms_until(next_turn), PG_WAIT_EXTENSION);
+		session_wait(-1, 0, steady_ms_until(next_turn));
 	}
 	proc_exit(1);
 }

@@ -287,7 +287,7 @@ dispatch_manager_main(Datum arg)
 		/* A step that waited for something may have reset the latch. */
 		if (wakes != pg_atomic_read_u32(&MySlot->wakes))
 			next_turn = 0;
-		session_wait(-1, 0, steady_ms_until(next_turn), PG_WAIT_EXTENSION);
+		session_wait(-1, 0, steady_ms_until(next_turn));
 	}
 	proc_exit(1);
 }

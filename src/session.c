@@ -260,18 +260,19 @@ session_run(void (*step) (void *arg), void *arg, const char **error)
 	return result;
 }
 
-int
-session_wait(int fd, int events, long timeout_ms, uint32 wait_event)
+/* Waits for one of the WL_ events; the socket is for those that are its own. */
+static int
+wait_for(int wanted, int fd, int events, long timeout_ms)
 {
-	int			wanted = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
 	int			occurred;
 
+	wanted |= WL_EXIT_ON_PM_DEATH;
 	if (timeout_ms >= 0)
 		wanted |= WL_TIMEOUT;
 	if (fd >= 0)
 		wanted |= events;
 	occurred = WaitLatchOrSocket(MyLatch, wanted, fd < 0 ? PGINVALID_SOCKET : fd,
-								 timeout_ms, wait_event);
+								 timeout_ms, PG_WAIT_EXTENSION);
 	if (occurred & WL_LATCH_SET)
 		ResetLatch(MyLatch);
 	QueryCancelPending = false; /* there is no statement to cancel */
@@ -284,6 +285,18 @@ session_wait(int fd, int events, long timeout_ms, uint32 wait_event)
 		catalog_backends_generation++;
 	}
 	return occurred;
+}
+
+int
+session_wait(int fd, int events, long timeout_ms)
+{
+	return wait_for(WL_LATCH_SET, fd, events, timeout_ms);
+}
+
+int
+session_doze(int fd, int events, long timeout_ms)
+{
+	return wait_for(0, fd, events, timeout_ms);
 }
 
 void

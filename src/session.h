@@ -67,9 +67,14 @@ extern char *session_recover(MemoryContext context);
  * Waits for the latch, for a socket (fd < 0: none) and at most timeout_ms
  * (< 0: for ever); returns the WL_ events that occurred.  Serves interrupts,
  * reloads the configuration, and resets the latch.  Nothing else in dispatch
- * waits but this and session_pause(), except for locks.
+ * waits but this and the next two, except for locks.
  */
-extern int	session_wait(int fd, int events, long timeout_ms, uint32 wait_event);
+extern int	session_wait(int fd, int events, long timeout_ms);
+/*
+ * As session_wait(), but nobody can wake us meanwhile, which spares them a signal
+ * and us a turn: for a moment only.
+ */
+extern int	session_doze(int fd, int events, long timeout_ms);
 
 /* Waits in somebody's session, where only interrupts are to be served. */
 extern void session_pause(long timeout_ms);

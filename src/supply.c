@@ -39,6 +39,15 @@
 #define READ_BYTES ((Size) 1024 * 1024)
 #define READ_EVENTS 500
 
+/*
+ * A look at the end of the log costs a transaction, a flush of the WAL and a
+ * round trip to the broker, however few events it finds.  So there are at most
+ * 1000 of them a second in the long run, which spares the processor for those who
+ * publish; but the first ones in a row are made at once.
+ */
+#define LOOK_INTERVAL 1000		/* microseconds */
+#define LOOKS_IN_A_ROW 20
+
 typedef struct ReadStep
 {
 	Batch	   *batch;
@@ -61,6 +70,44 @@ typedef struct Unmade
 
 static List *unmade_events = NIL;
 static const Event *volatile being_made = NULL;
+
+/*
+ * How many events there may be already when more are read.  While the transport
+ * has not taken all of them, more would only wait, and leave the processor's
+ * caches; but where order is strict, those of other keys may go on.
+ */
+static uint64
+window_limit(Window *window)
+{
+	uint64		batch_size = MyWorker.backend->batch_size;
+
+	if (window_next(window) == NULL)
+		return (BATCHES_IN_FLIGHT - 1) * batch_size;
+	return MyWorker.backend->ordering == ORDER_STRICT ? batch_size : 0;
+}
+
+static bool
+has_room(void)
+{
+	Window	   *window = MyWorker.delivery->window;
+
+	/* Keys of rows that were not loaded are not known, and must not be overtaken. */
+	return !MyWorker.delivery->draining && !MyWorker.must_load_queue &&
+		!retry_queue_is_partial(MyWorker.queue) &&
+		retry_queue_count(MyWorker.queue) <= RETRY_QUEUE_MAX &&
+		window_count(window) <= window_limit(window) &&
+		window->bytes <= (Size) setting_batch_bytes * 1024;
+}
+
+long
+supply_ms_to_read(void)
+{
+	if (steady_ms_until(MyWorker.next_step) > 0 || !has_room())
+		return -1;
+	if (!cursor_at_end(MyWorker.cursor))
+		return 0;
+	return MyWorker.look ? steady_ms_until(MyWorker.next_look) : -1;
+}
 
 /* Has this event killed one worker after another? */
 static bool
@@ -297,6 +344,8 @@ supply_events(void)
 		return;
 	if (cursor_at_end(MyWorker.cursor))
 	{
+		MyWorker.next_look = LOOK_INTERVAL +
+			Max(MyWorker.next_look, steady_now() - LOOKS_IN_A_ROW * LOOK_INTERVAL);
 		MyWorker.look = false;
 		MyWorker.flush_seen = pg_atomic_read_u32(&MyWorker.slot->flush_requested);
 		pg_memory_barrier();

@@ -198,47 +198,11 @@ tell(void)
 	report_hand_over(report, MyWorker.slot, MyWorker.turn_time);
 }
 
-/*
- * How many events there may be already when more are read.  While the transport
- * has not taken all of them, more would only wait, and leave the processor's
- * caches; but where order is strict, those of other keys may go on.
- */
-static uint64
-window_limit(Window *window)
-{
-	uint64		batch_size = MyWorker.backend->batch_size;
-
-	if (window_next(window) == NULL)
-		return (BATCHES_IN_FLIGHT - 1) * batch_size;
-	return MyWorker.backend->ordering == ORDER_STRICT ? batch_size : 0;
-}
-
-static bool
-has_room(void)
-{
-	Window	   *window = MyWorker.delivery->window;
-
-	/* Keys of rows that were not loaded are not known, and must not be overtaken. */
-	return !MyWorker.delivery->draining && !MyWorker.must_load_queue &&
-		!retry_queue_is_partial(MyWorker.queue) &&
-		retry_queue_count(MyWorker.queue) <= RETRY_QUEUE_MAX &&
-		window_count(window) <= window_limit(window) &&
-		window->bytes <= (Size) setting_batch_bytes * 1024;
-}
-
 /* How long (ms) what has just been settled may wait for more to be stored with it. */
 static long
 ms_to_save(void)
 {
 	return steady_ms_until(MyWorker.moved_at + SAVE_DELAY * INT64CONST(1000));
-}
-
-/* Is there something to be read, and a place for it? */
-static bool
-can_read(void)
-{
-	return steady_ms_until(MyWorker.next_step) == 0 && has_room() &&
-		(MyWorker.look || !cursor_at_end(MyWorker.cursor));
 }
 
 /* How long to wait at the most, in ms. */
@@ -272,8 +236,9 @@ turn_timeout(void)
 			window_count(MyWorker.delivery->retries) == 0)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
 																   MyWorker.next_retry));
-		if (can_read())
-			timeout = 0;
+		wanted = supply_ms_to_read();
+		if (wanted >= 0)
+			timeout = Min(timeout, wanted);
 	}
 	return timeout;
 }
@@ -323,6 +288,8 @@ follow_configuration(void)
 static void
 supply(void)
 {
+	long		ms_to_read;
+
 	if (MyWorker.must_load_queue ||
 		(retry_queue_is_partial(MyWorker.queue) &&
 		 retry_queue_count(MyWorker.queue) < QUEUE_RELOAD_COUNT) ||
@@ -334,7 +301,10 @@ supply(void)
 	}
 	if (!MyWorker.delivery->draining)
 		supply_retries();
-	if (can_read())
+	ms_to_read = supply_ms_to_read();
+	if (ms_to_read > 0)
+		return;					/* changes, too, are taken in by then */
+	if (ms_to_read == 0)
 		supply_events();
 	else if (MyWorker.was_woken)
 		worker_run_step(accept_changes, NULL, "take in changes");
@@ -393,12 +363,16 @@ static void
 wait_for_work(long timeout)
 {
 	const Delivery *delivery = MyWorker.delivery;
+	int			fd = delivery ? delivery->wait.fd : -1;
+	int			events = delivery ? delivery->wait.events : 0;
 	bool		woken = is_woken();
 	int			occurred;
 
-	occurred = session_wait(delivery ? delivery->wait.fd : -1,
-							delivery ? delivery->wait.events : 0,
-							woken ? 0 : timeout, PG_WAIT_EXTENSION);
+	/* It is known that there is work, and when it is time for that. */
+	if (delivery != NULL && supply_ms_to_read() > 0)
+		occurred = session_doze(fd, events, timeout);
+	else
+		occurred = session_wait(fd, events, woken ? 0 : timeout);
 	woken = is_woken() || woken || (occurred & WL_LATCH_SET);
 	if (woken || (occurred & WL_TIMEOUT))
 		MyWorker.look = true;
@@ -422,7 +396,7 @@ finish(void)
 			long		timeout = delivery_timeout(delivery);
 
 			session_wait(delivery->wait.fd, delivery->wait.events,
-						 timeout >= 0 ? Min(timeout, 100) : 100, PG_WAIT_EXTENSION);
+						 timeout >= 0 ? Min(timeout, 100) : 100);
 			delivery_pump(delivery);
 			MyWorker.turn_time = steady_now();
 		}
@@ -439,7 +413,7 @@ wait_to_begin(void)
 {
 	MyWorker.turn++;
 	MyWorker.turn_time = steady_now();
-	session_wait(-1, 0, turn_timeout(), PG_WAIT_EXTENSION);
+	session_wait(-1, 0, turn_timeout());
 	if (session_stop_requested() || MyWorker.slot->stop)
 		proc_exit(1);
 }

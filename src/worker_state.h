@@ -50,7 +50,8 @@ typedef struct Worker
 	SteadyTime	moved_at;		/* when the position moved; 0: it is stored */
 	SteadyTime	saved_at;		/* when it was stored last */
 	bool		has_begun;		/* the row says that a worker runs */
-	bool		look;			/* something may have been published */
+	bool		look;			/* something may have been published, */
+	SteadyTime	next_look;		/* which is to be looked for then */
 	bool		was_woken;		/* since changes were taken in last */
 	uint32		wakes_seen;		/* of the slot's wake-ups */
 	uint32		flush_seen;		/* newest flush() before the last look */
@@ -98,7 +99,12 @@ extern void worker_rebuild(void);
 
 /* supply.c */
 
-/* Reads a batch of the log into its window. */
+/*
+ * How long until events of the log can be read, in ms; 0: there are some, or may be;
+ * -1: something else must happen before.  There is a delivery.
+ */
+extern long supply_ms_to_read(void);
+/* Reads events of the log into their window. */
 extern void supply_events(void);
 /* Picks events whose next attempt is due, and reads them into their window. */
 extern void supply_retries(void);

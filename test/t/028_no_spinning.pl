@@ -1,20 +1,22 @@
 # A worker that can do nothing for now waits: one whose backend is of no use, one
 # whose tables are, and one that lets go of a broker which does not answer, while
-# events become due that are to be tried again.
+# events become due that are to be tried again.  Nor does it look for each of many
+# commits.
 
 use strict;
 use warnings;
 
 use Test::More;
-use Time::HiRes qw(sleep);
+use Time::HiRes qw(sleep time);
 
 use DispatchTest;
 
 my $SECONDS = 2;
 my $SHARE = 0.1;				# of a core
+my $COMMITS = 5000;
 
 my $redis = RedisServer->new;
-my $node = new_cluster('no_spinning');
+my $node = new_cluster('no_spinning', 'dispatch.log_level = debug');
 my $session = session($node);
 
 # Processor time that the worker of a backend takes.
@@ -75,6 +77,19 @@ wait_until(
 			q(SELECT pending FROM dispatch.backend_status WHERE name = 'default'));
 	},
 	'the delivery of all', 20);
+
+# ---- Commit after commit
+
+$session->do(q(SET synchronous_commit = off));
+my $position = log_position($node);
+my $began = time;
+$session->do(q(SELECT dispatch.publish('t', 's'))) foreach 1 .. $COMMITS;
+ok($session->selectrow_array(q(SELECT dispatch.flush('20 s', 'default'))), 'all are delivered');
+my $seconds = time - $began;
+my $looks = () = log_lines($node, qr/events? (?:was|were) read to be sent/, $position);
+cmp_ok($looks, '<', 1.1 * (1000 * $seconds + 20),
+	"$COMMITS commits: no more than 1000 looks a second");
+cmp_ok($looks, '>', 20, 'but more than a few');
 
 # ---- Tables that are of no use
 
