@@ -1,20 +1,24 @@
 # publish() in a transaction of its own, against the plain INSERT of a row of
 # the same shape into a table with the same indexes: what the application pays.
 #
-# With the worker on, it and Redis want a share of the same processors.
+# With the worker on, it and Redis want a share of the same processors.  What that
+# alone costs is shown by an INSERT beside a process that takes the same share.
 
 use strict;
 use warnings;
 
 use Bench;
 use Bench::Load;
+use Bench::Process;
 use Bench::Server;
 use DispatchTest;
+use Time::HiRes qw(time);
 
 my $node = bench_server();
 my $session = session($node);
 my $redis = RedisServer->new;
 my %load = (seconds => sized(1, 2, 10));
+my $turns = sized(1, 5, 7);
 
 create_redis_backend($node, $redis);
 create_plain_table($session);
@@ -24,7 +28,7 @@ sub compare
 	my ($case, %options) = @_;
 	my $keys = delete $options{keys};
 	my %tps = in_turns(
-		sized(1, 3, 7),
+		$turns,
 		ours => sub { pgbench_tps($node, publish_script($keys), %load, %options) },
 		theirs => sub { pgbench_tps($node, insert_script($keys), %load, %options) });
 
@@ -44,4 +48,31 @@ foreach my $keys (sized([], [qw(one many)], [qw(one many)])->@*)
 	compare("100 bytes, keys: $keys, worker off", payload => 100, keys => $keys);
 }
 resume($session, 'default');
-compare('100 bytes, worker on', payload => 100);
+wait_for_state($node, 'default', 'running');
+
+my @delivering = (backend_pid($node, 'default'), $redis->pid);
+my $share;						# of a processor, that these two take
+
+sub publish_and_deliver
+{
+	my $began = time;
+	my $before = cpu_seconds(@delivering);
+	my $tps = pgbench_tps($node, publish_script(), %load);
+
+	$share = (cpu_seconds(@delivering) - $before) / (time - $began);
+	return $tps;
+}
+
+my %tps = in_turns(
+	$turns,
+	ours => \&publish_and_deliver,
+	theirs => sub { pgbench_tps($node, insert_script(), %load) },
+	beside => sub {
+		return beside_work($share, sub { pgbench_tps($node, insert_script(), %load) });
+	});
+record(
+	case => '100 bytes, worker on', unit => 'transactions/s', ours => $tps{ours},
+	counterpart => 'plain INSERT', theirs => $tps{theirs}, target => 'ratio >= 0.9');
+record(
+	case => '100 bytes, worker on; INSERT beside as much work', unit => 'transactions/s',
+	ours => $tps{ours}, counterpart => 'INSERT beside work', theirs => $tps{beside});

@@ -8,9 +8,11 @@ use warnings;
 
 use Carp;
 use Exporter 'import';
+use List::Util qw(max);
 use POSIX ();
+use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(cpu_seconds tree_seconds private_megabytes children_of);
+our @EXPORT = qw(cpu_seconds tree_seconds private_megabytes children_of beside_work);
 
 my $TICKS = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
@@ -75,6 +77,30 @@ sub children_of
 
 	return grep { (_slurp("/proc/$_/stat") // '') =~ /^\d+ \(.*\) \w $parent /s }
 	  map { m{(\d+)$} } glob '/proc/[0-9]*';
+}
+
+my $PERIOD = 0.001;				# seconds
+
+# beside_work(share, sub): calls the sub while another process takes that share of
+# a processor, a bit of it in each millisecond, as one does that is woken again and
+# again.  Returns what the sub returns.
+sub beside_work
+{
+	my ($share, $code) = @_;
+	my $pid = fork // croak "fork: $!";
+
+	while ($pid == 0)
+	{
+		my $end = time + $PERIOD;
+
+		1 while time < $end - $PERIOD * (1 - $share);
+		sleep(max($end - time, 0));
+	}
+	my $result = $code->();
+
+	kill 'KILL', $pid;
+	waitpid $pid, 0;
+	return $result;
 }
 
 1;
