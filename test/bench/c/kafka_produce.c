@@ -6,8 +6,11 @@
  * is handed over to the last report.  One record goes ahead: else librdkafka would
  * have taken the others, which is half of the work, while it still connects.
  *
- * usage: kafka_produce <servers> <topic> <records> none|one|many <body>
+ * usage: kafka_produce <servers> <topic> <records> none|one|many <batch> <body>
  *			  [<header> <value>]...
+ *
+ * "batch" is how many records a request may have at the most: 10000 by default
+ * of librdkafka, which other limits of its do not let come about.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,13 +63,14 @@ configure(rd_kafka_conf_t *conf, const char *name, const char *value)
 }
 
 static rd_kafka_t *
-make_client(const char *servers)
+make_client(const char *servers, const char *batch)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	rd_kafka_t *client;
 	char		error[512];
 
 	configure(conf, "bootstrap.servers", servers);
+	configure(conf, "batch.num.messages", batch);
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
 		configure(conf, settings[i][0], settings[i][1]);
 	rd_kafka_conf_set_dr_msg_cb(conf, on_report);
@@ -133,17 +137,18 @@ main(int argc, char **argv)
 	struct timespec start;
 	double		seconds;
 
-	if (argc < 6)
-		fail("usage", "kafka_produce <servers> <topic> <records> none|one|many <body> ...");
+	if (argc < 7)
+		fail("usage",
+			 "kafka_produce <servers> <topic> <records> none|one|many <batch> <body> ...");
 	count = atol(argv[3]);
-	client = make_client(argv[1]);
-	produce(client, argv[2], argv[4], 0, argv[5], argv + 6);
+	client = make_client(argv[1], argv[5]);
+	produce(client, argv[2], argv[4], 0, argv[6], argv + 7);
 	await_reports(client, 1);
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	for (long i = 1; i <= count; i++)
 	{
-		produce(client, argv[2], argv[4], i, argv[5], argv + 6);
+		produce(client, argv[2], argv[4], i, argv[6], argv + 7);
 		rd_kafka_poll(client, 0);
 	}
 	await_reports(client, count + 1);
