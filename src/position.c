@@ -273,8 +273,8 @@ position_current(int32 backend_id, Position *position)
  * ------------------------------------------------------------------------
  */
 
-/* An estimate is made of no fewer. */
-#define LEAST_COUNTED 1000
+/* So many are counted at least, where many are asked for, to extrapolate from. */
+#define LEAST_COUNTED 5000
 
 int64
 position_count_pending(int32 backend_id, const Position *position,
@@ -289,7 +289,7 @@ position_count_pending(int32 backend_id, const Position *position,
 	cursor = cursor_open(backend_id, position->before, position->upto, position->settled_id);
 	count = cursor_count(cursor, maximum, oldest);
 	cursor = cursor_open(backend_id, position->upto, now, PG_INT64_MIN);
-	count += cursor_count(cursor, Max(maximum - count, LEAST_COUNTED), &oldest_later);
+	count += cursor_count(cursor, Max(maximum - count, Min(maximum, LEAST_COUNTED)), &oldest_later);
 	if (*oldest == 0)
 		*oldest = oldest_later;
 	return count;

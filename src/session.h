@@ -72,7 +72,8 @@ extern char *session_recover(MemoryContext context);
 extern int	session_wait(int fd, int events, long timeout_ms);
 /*
  * As session_wait(), but nobody can wake us meanwhile, which spares them a signal
- * and us a turn: for a moment only.
+ * and us a turn: for a moment only.  If somebody has tried, the next session_wait()
+ * returns at once.
  */
 extern int	session_doze(int fd, int events, long timeout_ms);
 

@@ -54,12 +54,12 @@ settings_define(void)
 							 &setting_enabled, true,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dispatch.batch_size",
-							"Sets how many events a worker reads at once.",
-							NULL,
+							"Sets how many events a worker takes for a batch.",
+							"Up to eight batches are in flight, if the broker takes them.",
 							&setting_batch_size, 1000, 1, 100000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("dispatch.batch_bytes",
-							"Sets how many bytes of events a worker reads at once.",
+							"Sets how many bytes of events a worker holds in memory.",
 							"A single event may be larger.",
 							&setting_batch_bytes, 16 * 1024, 64, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);

@@ -82,7 +82,7 @@ window_limit(Window *window)
 	uint64		batch_size = MyWorker.backend->batch_size;
 
 	if (window_next(window) == NULL)
-		return (BATCHES_IN_FLIGHT - 1) * batch_size;
+		return BATCHES_IN_FLIGHT * batch_size - Min(batch_size, READ_EVENTS);
 	return MyWorker.backend->ordering == ORDER_STRICT ? batch_size : 0;
 }
 

@@ -2,7 +2,7 @@
 # the same shape into a table with the same indexes: what the application pays.
 #
 # With the worker on, it and Redis want a share of the same processors.  What that
-# alone costs is shown by an INSERT beside a process that takes the same share.
+# alone costs is shown by an INSERT beside two processes that take the same shares.
 
 use strict;
 use warnings;
@@ -51,15 +51,15 @@ resume($session, 'default');
 wait_for_state($node, 'default', 'running');
 
 my @delivering = (backend_pid($node, 'default'), $redis->pid);
-my $share;						# of a processor, that these two take
+my @shares;						# of a processor, that these two take
 
 sub publish_and_deliver
 {
 	my $began = time;
-	my $before = cpu_seconds(@delivering);
+	my @before = map { cpu_seconds($_) } @delivering;
 	my $tps = pgbench_tps($node, publish_script(), %load);
 
-	$share = (cpu_seconds(@delivering) - $before) / (time - $began);
+	@shares = map { (cpu_seconds($_) - shift @before) / (time - $began) } @delivering;
 	return $tps;
 }
 
@@ -68,11 +68,11 @@ my %tps = in_turns(
 	ours => \&publish_and_deliver,
 	theirs => sub { pgbench_tps($node, insert_script(), %load) },
 	beside => sub {
-		return beside_work($share, sub { pgbench_tps($node, insert_script(), %load) });
+		return beside_work(sub { pgbench_tps($node, insert_script(), %load) }, @shares);
 	});
 record(
 	case => '100 bytes, worker on', unit => 'transactions/s', ours => $tps{ours},
 	counterpart => 'plain INSERT', theirs => $tps{theirs}, target => 'ratio >= 0.9');
 record(
-	case => '100 bytes, worker on; INSERT beside as much work', unit => 'transactions/s',
+	case => '100 bytes, worker on; INSERT beside such work', unit => 'transactions/s',
 	ours => $tps{ours}, counterpart => 'INSERT beside work', theirs => $tps{beside});

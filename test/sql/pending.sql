@@ -33,7 +33,7 @@ SELECT dispatch.create_backend('one', 'notify'), dispatch.create_backend('two', 
 SELECT dispatch.pause_backend('one'), dispatch.pause_backend('two');
 SELECT sum(publish_many('one', 50) + publish_many('two', 100)) FROM generate_series(1, 800);
 SELECT name, about_40000, oldest FROM pending WHERE name = 'one';
--- A transaction sees its own, too.
+-- While others are being published, and every fourth one is gone
 BEGIN;
 DELETE FROM dispatch.outbox WHERE id % 4 = 0;
 SELECT sum(publish_many('one', 37) + publish_many('two', 100)) FROM generate_series(1, 266);

@@ -170,6 +170,32 @@ wait_until(sub { 2 == grep { ($_->[1] // '') =~ /Connection refused/ } @{ fates(
 	'events that nobody takes');
 is_deeply([ map { $_->[0] } @{ fates(@ids) } ], [qw(retrying retrying)], 'they are tried again');
 
+# How many events a function gets at once
+$session->do($_) foreach (
+	'CREATE ROLE caller',
+	'CREATE TABLE calls (events int)',
+	'GRANT INSERT ON calls TO caller',
+	q(CREATE FUNCTION note_call(events dispatch.event[]) RETURNS SETOF dispatch.failure
+		LANGUAGE sql AS $$
+			INSERT INTO public.calls VALUES (cardinality(events));
+			SELECT NULL::uuid, NULL, NULL::bool WHERE false;
+		$$),
+	q(INSERT INTO dispatch.backends (name, transport, options, owner, enabled) VALUES
+		('large', 'sql', '{"function": "public.note_call(dispatch.event[])"}', 'caller', false),
+		('small', 'sql', '{"function": "public.note_call(dispatch.event[])"}', 'caller', false)),
+	q(UPDATE dispatch.backends SET batch_size = 150 WHERE name = 'small'));
+foreach ([ large => 500, 500, 200 ], [ small => (150) x 8 ])
+{
+	my ($backend, @calls) = @$_;
+
+	publish($backend, (1) x 1200);
+	$session->do('SELECT dispatch.resume_backend(?)', undef, $backend);
+	flush($backend, $backend);
+	is_deeply($session->selectcol_arrayref('SELECT events FROM calls'),
+		\@calls, "$backend: events that a function gets at once");
+	$session->do('TRUNCATE calls');
+}
+
 is_deeply([ log_lines($node, qr/PANIC|TRAP|terminated by signal|leak/) ],
 	[], 'no crash in the log');
 $node->stop;

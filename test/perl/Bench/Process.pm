@@ -10,7 +10,7 @@ use Carp;
 use Exporter 'import';
 use List::Util qw(max);
 use POSIX ();
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(clock_gettime sleep time CLOCK_PROCESS_CPUTIME_ID);
 
 our @EXPORT = qw(cpu_seconds tree_seconds private_megabytes children_of beside_work);
 
@@ -81,25 +81,45 @@ sub children_of
 
 my $PERIOD = 0.001;				# seconds
 
-# beside_work(share, sub): calls the sub while another process takes that share of
-# a processor, a bit of it in each millisecond, as one does that is woken again and
-# again.  Returns what the sub returns.
+# Takes that share of a processor, a bit of it in each millisecond, as a process does
+# that is woken again and again; ends with its parent.
+sub _work
+{
+	my ($share) = @_;
+	my $parent = getppid;
+	my $next = time;
+
+	while (getppid == $parent)
+	{
+		my $enough = clock_gettime(CLOCK_PROCESS_CPUTIME_ID) + $share * $PERIOD;
+
+		1 while clock_gettime(CLOCK_PROCESS_CPUTIME_ID) < $enough;
+		$next = max($next + $PERIOD, time);
+		sleep(max($next - time, 0));
+	}
+	POSIX::_exit(0);
+}
+
+# beside_work(sub, shares): calls the sub while as many processes each take that
+# share of a processor.  Returns what the sub returns.
 sub beside_work
 {
-	my ($share, $code) = @_;
-	my $pid = fork // croak "fork: $!";
+	my ($code, @shares) = @_;
+	my @pids;
 
-	while ($pid == 0)
+	foreach my $share (@shares)
 	{
-		my $end = time + $PERIOD;
+		my $pid = fork // croak "fork: $!";
 
-		1 while time < $end - $PERIOD * (1 - $share);
-		sleep(max($end - time, 0));
+		_work($share) if $pid == 0;
+		push @pids, $pid;
 	}
-	my $result = $code->();
+	my $result = eval { $code->() };
+	my $error = $@;
 
-	kill 'KILL', $pid;
-	waitpid $pid, 0;
+	kill 'KILL', @pids;
+	waitpid $_, 0 foreach @pids;
+	croak $error if $error ne '';
 	return $result;
 }
 
