@@ -201,8 +201,9 @@ is_calm($position, 'schema renamed', 8);
 $session->do('ALTER SCHEMA hostile RENAME TO dispatch');
 is(publish(3), '', 'schema renamed back: publish() works');
 is_delivered('schema renamed back');
+# Its back-off may have grown to 16 s by now.
 ok( eval {
-		wait_until(sub { backend_state($node, 'failing') eq 'running' }, 'running', 8);
+		wait_until(sub { backend_state($node, 'failing') eq 'running' }, 'running', 20);
 		1;
 	},
 	'schema renamed back: the other one does not wait for long')

@@ -72,6 +72,8 @@ $session->do(q(SELECT dispatch.publish('behind', 's', '1')));
 $session->do('SELECT dispatch.resume_backend(?)', undef, 'default');
 eval { wait_until(sub { got('behind') }, 'what is behind it', 30) };
 is(got('behind'), 1, 'what is behind it is delivered');
+# What the function did is there before its outcome is stored.
+wait_until(sub { sql('SELECT count(*) FROM dispatch.dead_letters') }, 'the dead letter');
 is_deeply(
 	$session->selectall_arrayref(
 		q(SELECT event_type, attempts, last_error FROM dispatch.dead_letters)),
