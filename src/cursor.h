@@ -52,6 +52,9 @@ extern void cursor_read(Cursor *cursor, bool (*take) (Event *event, void *arg), 
  */
 extern void cursor_accept(Cursor *cursor);
 
+/* Below that maximum, all rows are counted: a sample would be of too few. */
+#define CURSOR_LEAST_ESTIMATED 5000
+
 /*
  * Counts the events that are left, exactly up to a maximum, beyond it by an
  * estimate; *oldest is set to created_at of the first, if there is one.

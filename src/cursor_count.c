@@ -23,9 +23,6 @@
  */
 #define SAMPLE_INTERVAL 61
 
-/* Of fewer, too few rows would be looked at. */
-#define LEAST_ESTIMATED 5000
-
 /* Late events, which the index tells nothing of, are usually few: above this, read all. */
 #define LATE_MAX 1000
 
@@ -143,12 +140,14 @@ count_rows(Cursor *cursor, int64 maximum, TimestampTz *oldest)
 		id = source->id;
 		merge_next(&merge);
 	}
-	/* A late event may be from long before the others. */
-	if (id > cursor->before->last_id)
-		first_id = Max(first_id, cursor->before->last_id + 1);
 	/* Above the maximum: as many more as there would be at the same density. */
 	if (merge_first(&merge) != NULL)
+	{
+		/* A late event may be from long before the others. */
+		if (id > cursor->before->last_id)
+			first_id = Max(first_id, cursor->before->last_id + 1);
 		count = extrapolate(cursor, count, first_id, id);
+	}
 	merge_close(&merge);
 	return count;
 }
@@ -156,7 +155,8 @@ count_rows(Cursor *cursor, int64 maximum, TimestampTz *oldest)
 int64
 cursor_count(Cursor *cursor, int64 maximum, TimestampTz *oldest)
 {
-	int64		count = maximum < LEAST_ESTIMATED ? -1 : estimate_count(cursor, maximum, oldest);
+	int64		count = maximum < CURSOR_LEAST_ESTIMATED ? -1 :
+		estimate_count(cursor, maximum, oldest);
 
 	return count >= 0 ? count : count_rows(cursor, maximum, oldest);
 }

@@ -273,9 +273,6 @@ position_current(int32 backend_id, Position *position)
  * ------------------------------------------------------------------------
  */
 
-/* So many are counted at least, where many are asked for, to extrapolate from. */
-#define LEAST_COUNTED 5000
-
 int64
 position_count_pending(int32 backend_id, const Position *position,
 					   int64 maximum, TimestampTz *oldest)
@@ -289,7 +286,9 @@ position_count_pending(int32 backend_id, const Position *position,
 	cursor = cursor_open(backend_id, position->before, position->upto, position->settled_id);
 	count = cursor_count(cursor, maximum, oldest);
 	cursor = cursor_open(backend_id, position->upto, now, PG_INT64_MIN);
-	count += cursor_count(cursor, Max(maximum - count, Min(maximum, LEAST_COUNTED)), &oldest_later);
+	/* Enough to extrapolate from, where many are asked for. */
+	maximum = Max(maximum - count, Min(maximum, CURSOR_LEAST_ESTIMATED));
+	count += cursor_count(cursor, maximum, &oldest_later);
 	if (*oldest == 0)
 		*oldest = oldest_later;
 	return count;

@@ -9,8 +9,8 @@
  * usage: kafka_produce <servers> <topic> <records> none|one|many <batch> <body>
  *			  [<header> <value>]...
  *
- * "batch" is how many records a request may have at the most: 10000 by default
- * of librdkafka, which other limits of its do not let come about.
+ * "batch" is how many records of a partition a request may have at the most; with
+ * librdkafka's default of 10000, it is its limit of bytes that counts.
  */
 #include <stdio.h>
 #include <stdlib.h>
